@@ -1,0 +1,1 @@
+"""Programs around the services: the local stack, the venue simulator, benchmarks and documents."""
