@@ -1,0 +1,1 @@
+"""What every CryptoPulse service needs and none owns."""
