@@ -51,6 +51,11 @@ def shard_epoch(service: str, shard: int, shards: int) -> str:
     return f"cp:epoch:{{{service}:{shard}of{shards}}}"
 
 
+def shard_lease(service: str, shard: int, shards: int) -> str:
+    """Replica id of the present owner, expiring. Writer: the shard's owner in `service`."""
+    return f"cp:shardlease:{{{service}:{shard}of{shards}}}"
+
+
 def replicas(service: str) -> str:
     """Sorted set replica id -> last heartbeat in ms; members older than 6 s are gone. Writer: that service's replicas."""
     return f"cp:replicas:{service}"

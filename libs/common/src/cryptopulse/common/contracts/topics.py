@@ -50,6 +50,8 @@ class Topic:
     ordering_key: str
     description: str
     convenience_key: str | None = None
+    mandatory: bool = False
+    """True where a queue must exist: a publish that reaches none fails, so that nothing is lost before the consumer's first start."""
 
     @property
     def type_name(self) -> str:
@@ -103,6 +105,7 @@ HISTORY = Topic(
     message=HistoryBatch,
     version=1,
     delivery="durable",
+    mandatory=True,
     producers=("ingestor",),
     consumers=("indicators",),
     ordering_key="venue, symbol and interval",
@@ -152,6 +155,7 @@ INSTRUMENTS = Topic(
     message=InstrumentList,
     version=1,
     delivery="durable",
+    mandatory=True,
     producers=("ingestor",),
     consumers=("indicators",),
     ordering_key="venue",
@@ -164,6 +168,7 @@ COINS = Topic(
     message=CoinList,
     version=1,
     delivery="durable",
+    mandatory=True,
     producers=("ingestor",),
     consumers=("indicators",),
     ordering_key="coin",
