@@ -1,0 +1,1 @@
+"""The gateway's ports made real: Redis, Postgres, the other services, mail."""

@@ -1,0 +1,1 @@
+"""What wakes the gateway: HTTP requests, sockets, messages of the bus."""
