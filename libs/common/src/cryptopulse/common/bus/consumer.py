@@ -8,23 +8,25 @@ from collections.abc import Callable
 from typing import Any
 
 from aio_pika.abc import AbstractConnection
-from aiormq.abc import AbstractChannel, DeliveredMessage
+from aiormq import Channel
+from aiormq.abc import DeliveredMessage
 
 from cryptopulse.common.bus.codec import decode
 from cryptopulse.common.bus.deliveries import Received
+from cryptopulse.common.bus.link import open_channel
 from cryptopulse.common.bus.protocols import Handler
 from cryptopulse.common.bus.retry import full_jitter
 from cryptopulse.common.bus.topology import declare_queue
+from cryptopulse.common.bus.traces import consumed
 from cryptopulse.common.contracts.topics import Queue
 from cryptopulse.common.errors import Retryable
 from cryptopulse.common.telemetry import metrics
 from cryptopulse.common.telemetry.logging import get_logger
-from cryptopulse.common.telemetry.tracing import consumed
 
 log = get_logger(__name__)
 
 handled_total = metrics.counter(
-    "cryptopulse_bus_handled_total", "Messages handled, by outcome", ("topic", "consumer", "outcome")
+    "cryptopulse_bus_messages_handled_total", "Messages handled, by outcome", ("topic", "consumer", "outcome")
 )
 queue_age_seconds = metrics.histogram(
     "cryptopulse_bus_queue_age_seconds", "From publish to the start of handling", ("topic", "consumer")
@@ -38,7 +40,14 @@ class Consumer:
     """Handles one message at a time, in order. See `protocols.Handler` for what the handler's outcome means."""
 
     def __init__(
-        self, queue: Queue, handler: Handler, *, prefetch: int, manual_ack: bool, name: str, now_us: Callable[[], int]
+        self,
+        queue: Queue,
+        handler: Handler,
+        *,
+        prefetch: int,
+        manual_ack: bool,
+        name: str,
+        now_us: Callable[[], int],
     ) -> None:
         self.queue = queue
         self.bindings: list[tuple[str, str]] = []
@@ -47,7 +56,7 @@ class Consumer:
         self._manual_ack = manual_ack
         self._name = name or queue.consumer
         self._now_us = now_us
-        self._channel: AbstractChannel | None = None
+        self._channel: Channel | None = None
         self._tag: str | None = None
         self._epoch = 0
         self._inbox: asyncio.Queue[DeliveredMessage] = asyncio.Queue()
@@ -75,10 +84,7 @@ class Consumer:
         if self._stopping:
             return
         await self._drop_channel()
-        transport = connection.transport
-        if transport is None:
-            return
-        channel = await transport.connection.channel(publisher_confirms=False)
+        channel = await open_channel(connection, confirms=False)
         self._epoch += 1
         epoch = self._epoch
         self._inbox = asyncio.Queue()
@@ -94,14 +100,18 @@ class Consumer:
         self._channel = channel
         consumed_ok = await channel.basic_consume(self._queue_name, on_message)
         self._tag = consumed_ok.consumer_tag
-        self._worker = asyncio.create_task(self._work(channel, inbox, epoch), name=f"bus-consumer-{self._name}")
+        self._worker = asyncio.create_task(
+            self._work(channel, inbox, epoch), name=f"bus-consumer-{self._name}"
+        )
 
     async def pause(self) -> None:
         """Stop consuming and wait for the handler in hand; the unacked stays with the channel until `close`."""
         self._stopping = True
         channel = self._channel
         if channel is not None and not channel.is_closed and self._tag is not None:
-            with contextlib.suppress(Exception):  # the channel may end under us; then nothing is consumed either
+            with contextlib.suppress(
+                Exception
+            ):  # the channel may end under us; then nothing is consumed either
                 await asyncio.wait_for(channel.basic_cancel(self._tag), 2.0)
         await self._idle.wait()
         if self._worker is not None:
@@ -156,7 +166,7 @@ class Consumer:
 
     # --- work --------------------------------------------------------------------------------------------------
 
-    async def _work(self, channel: AbstractChannel, inbox: asyncio.Queue[DeliveredMessage], epoch: int) -> None:
+    async def _work(self, channel: Channel, inbox: asyncio.Queue[DeliveredMessage], epoch: int) -> None:
         while True:
             raw = await inbox.get()
             if self._stopping:
@@ -167,11 +177,15 @@ class Consumer:
             except asyncio.CancelledError:
                 raise
             except Exception as error:  # acking on a channel that ended: the message comes again
-                log.warning("message not settled", queue=self._queue_name, error=f"{type(error).__name__}: {error}"[:300])
+                log.warning(
+                    "message not settled",
+                    queue=self._queue_name,
+                    error=f"{type(error).__name__}: {error}"[:300],
+                )
             finally:
                 self._idle.set()
 
-    async def _one(self, channel: AbstractChannel, raw: DeliveredMessage, epoch: int) -> None:
+    async def _one(self, channel: Channel, raw: DeliveredMessage, epoch: int) -> None:
         topic, consumer = self.queue.topic.name, self.queue.consumer
         tag = raw.delivery_tag or 0
         try:
@@ -180,9 +194,11 @@ class Consumer:
             await self._refuse(channel, tag, raw, error)
             return
         if delivery.sent_us:
-            queue_age_seconds.labels(topic, consumer).observe(max(0.0, (self._now_us() - delivery.sent_us) / 1e6))
+            queue_age_seconds.labels(topic, consumer).observe(
+                max(0.0, (self._now_us() - delivery.sent_us) / 1e6)
+            )
         try:
-            with consumed(self.queue.topic.name, delivery.headers):
+            with consumed(self.queue.topic, delivery.routing_key, delivery.headers):
                 await self._handler(delivery)
         except Retryable as error:
             await self._again(channel, delivery, error)
@@ -194,19 +210,23 @@ class Consumer:
         if not self._manual_ack:
             await channel.basic_ack(tag, wait=False)
 
-    async def _again(self, channel: AbstractChannel, delivery: Received, error: Exception) -> None:
+    async def _again(self, channel: Channel, delivery: Received, error: Exception) -> None:
         """Durable: back to the queue after a pause, until the broker's delivery limit. Live: dropped and counted."""
         durable = self.queue.topic.delivery == "durable" and not self.queue.exclusive
         outcome = "retried" if durable else "dropped"
         handled_total.labels(self.queue.topic.name, self.queue.consumer, outcome).inc()
-        log.warning("message handling failed", queue=self._queue_name, outcome=outcome, error=str(error)[:300])
+        log.warning(
+            "message handling failed", queue=self._queue_name, outcome=outcome, error=str(error)[:300]
+        )
         if durable:
             await asyncio.sleep(
-                full_jitter(delivery.delivery_count, base_seconds=RETRY_BASE_SECONDS, cap_seconds=RETRY_CAP_SECONDS)
+                full_jitter(
+                    delivery.delivery_count, base_seconds=RETRY_BASE_SECONDS, cap_seconds=RETRY_CAP_SECONDS
+                )
             )
         await channel.basic_nack(delivery.tag, requeue=durable)
 
-    async def _refuse(self, channel: AbstractChannel, tag: int, raw: DeliveredMessage, error: Exception) -> None:
+    async def _refuse(self, channel: Channel, tag: int, raw: DeliveredMessage, error: Exception) -> None:
         durable = self.queue.topic.delivery == "durable" and not self.queue.exclusive
         outcome = "dead_lettered" if durable else "dropped"
         handled_total.labels(self.queue.topic.name, self.queue.consumer, outcome).inc()

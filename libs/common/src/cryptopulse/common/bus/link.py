@@ -9,12 +9,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
+from typing import cast
 
 import aio_pika
 from aio_pika.abc import AbstractConnection
+from aiormq import Channel
 
 from cryptopulse.common.bus.retry import Backoff
 from cryptopulse.common.clock import Clock
+from cryptopulse.common.errors import BusUnavailable
 from cryptopulse.common.telemetry.logging import get_logger
 
 log = get_logger(__name__)
@@ -31,7 +34,9 @@ OnUp = Callable[[AbstractConnection], Awaitable[None]]
 class Link:
     """Keeps one connection; `up` is set while it is usable. `on_up` runs after every connect, before `up` is set."""
 
-    def __init__(self, url: str, *, name: str, clock: Clock, on_up: OnUp, on_tick: Callable[[], Awaitable[None]]) -> None:
+    def __init__(
+        self, url: str, *, name: str, clock: Clock, on_up: OnUp, on_tick: Callable[[], Awaitable[None]]
+    ) -> None:
         self._url = url
         self._name = name
         self._clock = clock
@@ -64,7 +69,9 @@ class Link:
         connection, self._connection = self._connection, None
         self.up.clear()
         if connection is not None:
-            with contextlib.suppress(Exception):  # a dying connection may raise anything; it is gone either way
+            with contextlib.suppress(
+                Exception
+            ):  # a dying connection may raise anything; it is gone either way
                 await asyncio.wait_for(connection.close(), 2.0)
 
     async def _keep(self) -> None:
@@ -75,7 +82,9 @@ class Link:
             except asyncio.CancelledError:
                 raise
             except Exception as error:  # whatever the broker or the network does, the answer is to try again
-                log.warning("bus connection failed", link=self._name, error=f"{type(error).__name__}: {error}"[:300])
+                log.warning(
+                    "bus connection failed", link=self._name, error=f"{type(error).__name__}: {error}"[:300]
+                )
             self._mark_down()
             await asyncio.sleep(backoff.next())
 
@@ -118,6 +127,13 @@ class Link:
             self.down_since_us = self._clock.now_us()
         self.blocked = False
         self.up.clear()
+
+
+async def open_channel(connection: AbstractConnection, *, confirms: bool) -> Channel:
+    """A fresh channel. Raises `BusUnavailable` when the connection closed meanwhile."""
+    if connection.transport is None:
+        raise BusUnavailable("the connection closed")
+    return cast("Channel", await connection.transport.connection.channel(publisher_confirms=confirms))
 
 
 async def _closed(connection: AbstractConnection) -> None:

@@ -93,7 +93,11 @@ class MemoryBroker:
                 routed = True
                 stored.put(
                     _Envelope(
-                        envelope.body, envelope.type_name, envelope.message_id, envelope.routing_key, dict(envelope.headers)
+                        envelope.body,
+                        envelope.type_name,
+                        envelope.message_id,
+                        envelope.routing_key,
+                        dict(envelope.headers),
                     )
                 )
         return routed
@@ -102,8 +106,16 @@ class MemoryBroker:
 class MemorySubscription:
     """A consumer of the memory bus."""
 
-    def __init__(self, broker: MemoryBroker, stored: _StoredQueue, name: str, handler: Handler, prefetch: int, manual: bool) -> None:
-        self._broker = broker
+    def __init__(
+        self,
+        broker: MemoryBroker,
+        stored: _StoredQueue,
+        name: str,
+        handler: Handler,
+        prefetch: int,
+        manual: bool,
+    ) -> None:
+        self.broker = broker
         self.stored = stored
         self._name = name
         self._handler = handler
@@ -121,7 +133,7 @@ class MemorySubscription:
     @property
     def active(self) -> bool:
         """True while it consumes (a stand-by behind a single active consumer is registered as well)."""
-        return not self._closed and self._broker.running
+        return not self._closed and self.broker.running
 
     def requeue_unacked(self) -> None:
         """Everything unacked goes back to the head of the queue, in order, marked redelivered."""
@@ -155,11 +167,11 @@ class MemorySubscription:
         if self in self.stored.consumers:
             self.stored.consumers.remove(self)
         if self.stored.queue.exclusive:
-            self._broker.queues.pop(self._name, None)
+            self.broker.queues.pop(self._name, None)
         self.stored.arrived.set()
 
     def _may_take(self) -> bool:
-        if not self._broker.running or not self.stored.ready or len(self._unacked) >= self._prefetch:
+        if not self.broker.running or not self.stored.ready or len(self._unacked) >= self._prefetch:
             return False
         return self.stored.queue.shard is None or self.stored.consumers[0] is self
 
@@ -218,14 +230,14 @@ class MemorySubscription:
             self.stored.ready.appendleft(envelope)
             self.stored.arrived.set()
         elif durable:
-            self._broker.dead_letters.setdefault(queue.dead_letters, []).append(envelope)
+            self.broker.dead_letters.setdefault(queue.dead_letters, []).append(envelope)
 
 
 class MemoryBus:
     """The `Bus` of tests and simulations."""
 
     def __init__(self, broker: MemoryBroker, *, service: str, clock: Clock | None = None) -> None:
-        self._broker = broker
+        self.broker = broker
         self._service = service
         self._clock = clock or SystemClock()
         self._subscriptions: list[MemorySubscription] = []
@@ -236,7 +248,7 @@ class MemoryBus:
     async def wait_connected(self, timeout_seconds: float) -> bool:
         """True while the broker runs."""
         del timeout_seconds
-        return self._broker.running
+        return self.broker.running
 
     async def close(self) -> None:
         """Close all subscriptions."""
@@ -247,7 +259,7 @@ class MemoryBus:
     @property
     def is_connected(self) -> bool:
         """True while the broker runs."""
-        return self._broker.running
+        return self.broker.running
 
     @property
     def is_blocked(self) -> bool:
@@ -257,7 +269,7 @@ class MemoryBus:
     @property
     def disconnected_since_us(self) -> int | None:
         """Now, while the broker is stopped."""
-        return None if self._broker.running else self._clock.now_us()
+        return None if self.broker.running else self._clock.now_us()
 
     async def publish(
         self,
@@ -270,13 +282,17 @@ class MemoryBus:
         headers: Mapping[str, Any] | None = None,
     ) -> None:
         """See `protocols.Publisher.publish`."""
-        if not self._broker.running:
+        if not self.broker.running:
             raise BusUnavailable("the broker is away")
-        table: dict[str, Any] = {"sent_us": self._clock.now_us(), "x-service": self._service, **(headers or {})}
+        table: dict[str, Any] = {
+            "sent_us": self._clock.now_us(),
+            "x-service": self._service,
+            **(headers or {}),
+        }
         if cc:
             table["CC"] = list(cc)
         envelope = _Envelope(encode(message), topic.type_name, message_id or uuid.uuid4().hex, key, table)
-        if not self._broker.route(topic.exchange, [key, *cc], envelope) and topic.mandatory:
+        if not self.broker.route(topic.exchange, [key, *cc], envelope) and topic.mandatory:
             raise BusUnavailable(f"{topic.name}: no queue is bound for {key} yet")
         await asyncio.sleep(0)
 
@@ -286,8 +302,8 @@ class MemoryBus:
         """See `protocols.Bus.subscribe`."""
         del name
         stored_name = queue.name or f"exclusive-{uuid.uuid4().hex}"
-        stored = self._broker.declare(stored_name, queue)
-        subscription = MemorySubscription(self._broker, stored, stored_name, handler, prefetch, manual_ack)
+        stored = self.broker.declare(stored_name, queue)
+        subscription = MemorySubscription(self.broker, stored, stored_name, handler, prefetch, manual_ack)
         self._subscriptions.append(subscription)
         return subscription  # type: ignore[return-value] # ack takes our own Received, which is the only Delivery there is
 
@@ -305,7 +321,7 @@ class MemoryBus:
 
     async def backlog(self, queue: Queue) -> int:
         """Messages ready."""
-        if not self._broker.running:
+        if not self.broker.running:
             raise BusUnavailable("the broker is away")
-        stored = self._broker.queues.get(queue.name)
+        stored = self.broker.queues.get(queue.name)
         return len(stored.ready) if stored is not None else 0

@@ -9,27 +9,30 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from aio_pika.abc import AbstractConnection
-from aiormq import spec
-from aiormq.abc import AbstractChannel, DeliveredMessage
-from aiormq.exceptions import ChannelNotFoundEntity
+from aiormq import Channel, spec
+from aiormq.exceptions import ChannelNotFoundEntity, PublishError
 
 from cryptopulse.common.bus.codec import CONTENT_TYPE, encode
 from cryptopulse.common.bus.consumer import Consumer
-from cryptopulse.common.bus.link import Link
+from cryptopulse.common.bus.link import Link, open_channel
 from cryptopulse.common.bus.protocols import Handler, Subscription
 from cryptopulse.common.bus.topology import declare_exchanges
+from cryptopulse.common.bus.traces import published
 from cryptopulse.common.clock import Clock, SystemClock
 from cryptopulse.common.contracts.base import Message
 from cryptopulse.common.contracts.topics import Queue, Topic
 from cryptopulse.common.errors import BusUnavailable
 from cryptopulse.common.telemetry import metrics
 from cryptopulse.common.telemetry.logging import get_logger
-from cryptopulse.common.telemetry.tracing import published
 
 log = get_logger(__name__)
 
-published_total = metrics.counter("cryptopulse_bus_published_total", "Messages published, by outcome", ("topic", "outcome"))
-reconnects_total = metrics.counter("cryptopulse_bus_reconnects_total", "Connections to the broker made", ("link",))
+published_total = metrics.counter(
+    "cryptopulse_bus_messages_published_total", "Messages published, by outcome", ("topic", "outcome")
+)
+reconnects_total = metrics.counter(
+    "cryptopulse_bus_reconnects_total", "Connections to the broker made", ("link",)
+)
 
 TRANSIENT, PERSISTENT = 1, 2
 DRAIN_SECONDS = 5.0
@@ -54,13 +57,25 @@ class RabbitBus:
         self._durable_timeout = durable_timeout_seconds
         self._window = asyncio.Semaphore(confirm_window)
         self._in_flight: set[asyncio.Task[None]] = set()
-        self._live: AbstractChannel | None = None
-        self._durable: AbstractChannel | None = None
+        self._live: Channel | None = None
+        self._durable: Channel | None = None
         self._consumers: list[Consumer] = []
         self._restoring = asyncio.Lock()
-        self._out = Link(url, name=f"{service}-publish", clock=self._clock, on_up=self._publish_up, on_tick=self._publish_tick)
-        self._in = Link(url, name=f"{service}-consume", clock=self._clock, on_up=self._consume_up, on_tick=self._consume_tick)
-        self._control: AbstractChannel | None = None
+        self._out = Link(
+            url,
+            name=f"{service}-publish",
+            clock=self._clock,
+            on_up=self._publish_up,
+            on_tick=self._publish_tick,
+        )
+        self._in = Link(
+            url,
+            name=f"{service}-consume",
+            clock=self._clock,
+            on_up=self._consume_up,
+            on_tick=self._consume_tick,
+        )
+        self._control: Channel | None = None
 
     # --- life --------------------------------------------------------------------------------------------------
 
@@ -118,7 +133,7 @@ class RabbitBus:
         headers: Mapping[str, Any] | None = None,
     ) -> None:
         """See `protocols.Publisher.publish`."""
-        with published(topic.name, topic.exchange, key) as trace:
+        with published(topic, key) as trace:
             properties = self._properties(topic, cc, message_id, {**trace, **(headers or {})})
             body = encode(message)
             if topic.delivery == "live":
@@ -140,13 +155,15 @@ class RabbitBus:
             headers=table,
         )
 
-    async def _publish_live(self, topic: Topic, body: bytes, key: str, properties: spec.Basic.Properties) -> None:
+    async def _publish_live(
+        self, topic: Topic, body: bytes, key: str, properties: spec.Basic.Properties
+    ) -> None:
         channel = self._live
         if channel is None or channel.is_closed or not self._out.up.is_set():
             published_total.labels(topic.name, "unavailable").inc()
             raise BusUnavailable("the broker is away")
         try:
-            async with asyncio.timeout(self._publish_timeout):
+            async with asyncio.timeout(self._publish_timeout / 2):
                 await self._window.acquire()
         except TimeoutError as error:
             published_total.labels(topic.name, "window_full").inc()
@@ -160,49 +177,61 @@ class RabbitBus:
         self._window.release()
 
     async def _confirm(
-        self, channel: AbstractChannel, topic: Topic, body: bytes, key: str, properties: spec.Basic.Properties
+        self, channel: Channel, topic: Topic, body: bytes, key: str, properties: spec.Basic.Properties
     ) -> None:
         try:
             await channel.basic_publish(
-                body, exchange=topic.exchange, routing_key=key, properties=properties, timeout=self._publish_timeout, wait=False
+                body,
+                exchange=topic.exchange,
+                routing_key=key,
+                properties=properties,
+                timeout=self._publish_timeout,
+                wait=False,
             )
         except Exception as error:  # live data is never retried; what was lost is counted
             published_total.labels(topic.name, "unconfirmed").inc()
-            log.warning("live publish not confirmed", topic=topic.name, error=f"{type(error).__name__}: {error}"[:200])
+            log.warning(
+                "live publish not confirmed", topic=topic.name, error=f"{type(error).__name__}: {error}"[:200]
+            )
         else:
             published_total.labels(topic.name, "confirmed").inc()
 
-    async def _publish_durable(self, topic: Topic, body: bytes, key: str, properties: spec.Basic.Properties) -> None:
+    async def _publish_durable(
+        self, topic: Topic, body: bytes, key: str, properties: spec.Basic.Properties
+    ) -> None:
         try:
             async with asyncio.timeout(self._durable_timeout):
                 await self._out.up.wait()
                 channel = self._durable
                 if channel is None or channel.is_closed:
                     raise BusUnavailable("the publishing channel is being restored")
-                answer = await channel.basic_publish(
-                    body, exchange=topic.exchange, routing_key=key, properties=properties, mandatory=topic.mandatory
+                await channel.basic_publish(
+                    body,
+                    exchange=topic.exchange,
+                    routing_key=key,
+                    properties=properties,
+                    mandatory=topic.mandatory,
                 )
         except BusUnavailable:
             published_total.labels(topic.name, "unavailable").inc()
             raise
+        except PublishError as error:
+            published_total.labels(topic.name, "returned").inc()
+            raise BusUnavailable(f"{topic.name}: no queue is bound for {key} yet") from error
         except Exception as error:  # time-out, nack, closed channel or connection: all mean "not confirmed"
             published_total.labels(topic.name, "unconfirmed").inc()
-            raise BusUnavailable(f"{topic.name} was not confirmed: {type(error).__name__} {error}"[:300]) from error
-        if isinstance(answer, DeliveredMessage):
-            published_total.labels(topic.name, "returned").inc()
-            raise BusUnavailable(f"{topic.name}: no queue is bound for {key} yet")
+            raise BusUnavailable(
+                f"{topic.name} was not confirmed: {type(error).__name__} {error}"[:300]
+            ) from error
         published_total.labels(topic.name, "confirmed").inc()
 
     async def _publish_up(self, connection: AbstractConnection) -> None:
         reconnects_total.labels("publish").inc()
-        transport = connection.transport
-        if transport is None:
-            raise BusUnavailable("the connection closed while it was set up")
-        setup = await transport.connection.channel(publisher_confirms=False)
+        setup = await open_channel(connection, confirms=False)
         await declare_exchanges(setup)
         await setup.close()
-        self._live = await transport.connection.channel(publisher_confirms=True)
-        self._durable = await transport.connection.channel(publisher_confirms=True)
+        self._live = await open_channel(connection, confirms=True)
+        self._durable = await open_channel(connection, confirms=True)
 
     async def _publish_tick(self) -> None:
         """A channel that the broker closed (an unknown exchange, say) takes the connection with it: all is set up again."""
@@ -240,12 +269,11 @@ class RabbitBus:
     async def backlog(self, queue: Queue) -> int:
         """Messages ready, by a passive declare; 0 for a queue that does not exist yet. Raises `BusUnavailable`."""
         connection = self._in.connection
-        transport = connection.transport if connection is not None else None
-        if transport is None:
+        if connection is None:
             raise BusUnavailable("the broker is away")
         try:
             async with asyncio.timeout(self._publish_timeout):
-                channel = await transport.connection.channel(publisher_confirms=False)
+                channel = await open_channel(connection, confirms=False)
                 try:
                     declared = await channel.queue_declare(queue=queue.name, passive=True)
                 except ChannelNotFoundEntity:
@@ -257,10 +285,7 @@ class RabbitBus:
 
     async def _consume_up(self, connection: AbstractConnection) -> None:
         reconnects_total.labels("consume").inc()
-        transport = connection.transport
-        if transport is None:
-            raise BusUnavailable("the connection closed while it was set up")
-        setup = await transport.connection.channel(publisher_confirms=False)
+        setup = await open_channel(connection, confirms=False)
         await declare_exchanges(setup)
         await setup.close()
         async with self._restoring:

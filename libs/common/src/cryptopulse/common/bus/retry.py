@@ -6,13 +6,18 @@ import random
 from dataclasses import dataclass, field
 
 
-def full_jitter(attempt: int, *, base_seconds: float, cap_seconds: float, source: random.Random | None = None) -> float:
+def full_jitter(
+    attempt: int, *, base_seconds: float, cap_seconds: float, source: random.Random | None = None
+) -> float:
     """A uniform random pause in [0, min(cap, base * 2**attempt)]; `attempt` counts from 0.
 
     Full jitter as in "Exponential Backoff And Jitter" (AWS Architecture Blog, 2015).
     """
     ceiling = min(cap_seconds, base_seconds * 2.0 ** min(attempt, 30))
-    return (source or random).uniform(0.0, ceiling)  # type: ignore[union-attr] # the module has the same function
+    return (source or _shared).uniform(0.0, ceiling)
+
+
+_shared = random.Random()
 
 
 @dataclass(slots=True)

@@ -32,7 +32,11 @@ def queue_arguments(queue: Queue) -> dict[str, Any]:
     if queue.exclusive:
         if queue.shard is not None:
             raise ValueError(f"{queue.topic.name}: a sharded queue cannot be exclusive")
-        return {"x-max-length": queue.max_length, "x-max-length-bytes": queue.max_bytes, "x-overflow": "drop-head"}
+        return {
+            "x-max-length": queue.max_length,
+            "x-max-length-bytes": queue.max_bytes,
+            "x-overflow": "drop-head",
+        }
     arguments: dict[str, Any] = {}
     if queue.shard is not None:
         arguments["x-single-active-consumer"] = True
@@ -84,4 +88,6 @@ async def _declare_dead_letters(channel: AbstractChannel, queue: Queue) -> None:
         durable=True,
         arguments={"x-queue-type": "quorum", "x-max-length": DEAD_LETTERS_KEPT, "x-overflow": "drop-head"},
     )
-    await channel.queue_bind(queue=queue.dead_letters, exchange=DEAD_LETTER_EXCHANGE, routing_key=queue.dead_letters)
+    await channel.queue_bind(
+        queue=queue.dead_letters, exchange=DEAD_LETTER_EXCHANGE, routing_key=queue.dead_letters
+    )

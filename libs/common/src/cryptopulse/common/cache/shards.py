@@ -23,7 +23,9 @@ log = get_logger(__name__)
 
 owned = metrics.gauge("cryptopulse_shards_owned", "Shards that this replica owns now")
 epochs_refused_total = metrics.counter(
-    "cryptopulse_shards_epoch_refused_total", "Writes of an owner with an old epoch that were refused", ("consumer",)
+    "cryptopulse_shards_epoch_refused_total",
+    "Writes of an owner with an old epoch that were refused",
+    ("consumer",),
 )
 
 BEAT_SECONDS = 1.0
@@ -92,7 +94,7 @@ async def save_fenced(redis: Redis, key: str, epoch: int, state: bytes, *, consu
 async def load_snapshot(redis: Redis, key: str) -> tuple[int, bytes] | None:
     """The epoch and state of a shard's newest snapshot, None when there is none."""
     epoch, state = await redis.hmget(key, ["epoch", "state"])
-    return (int(epoch), state) if epoch is not None and state is not None else None
+    return (int(epoch), bytes(state)) if epoch is not None and isinstance(state, bytes) else None
 
 
 class ShardOwner:
@@ -188,7 +190,9 @@ class ShardOwner:
 
     async def _renew(self) -> None:
         for shard, epoch in list(self._held.items()):
-            kept = await self._redis.eval(_RENEW, 2, *self._keys(shard), self._replica, str(LEASE_MS), str(epoch))
+            kept = await self._redis.eval(
+                _RENEW, 2, *self._keys(shard), self._replica, str(LEASE_MS), str(epoch)
+            )
             if not kept:
                 log.warning("shard lost to another owner", shard=shard, epoch=epoch)
                 await self._release(shard, lost=True)
@@ -212,7 +216,7 @@ class ShardOwner:
         try:
             await self._handler.acquire(shard, epoch)
         except Exception as error:  # the next round tries again, with a new epoch
-            log.error("shard not acquired", shard=shard, epoch=epoch, error=str(error)[:300], exc_info=error)
+            log.exception("shard not acquired", shard=shard, epoch=epoch, error=str(error)[:300])
             await self._redis.eval(_GIVE, 1, self._keys(shard)[0], self._replica)
             return
         self._held[shard] = epoch
@@ -223,7 +227,7 @@ class ShardOwner:
         try:
             await self._handler.release(shard, lost=lost)
         except Exception as error:  # the lease must go on whatever the handler met
-            log.error("shard release failed", shard=shard, error=str(error)[:300], exc_info=error)
+            log.exception("shard release failed", shard=shard, error=str(error)[:300])
         if not lost:
             try:
                 await self._redis.eval(_GIVE, 1, self._keys(shard)[0], self._replica)

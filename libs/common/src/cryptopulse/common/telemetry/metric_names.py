@@ -39,6 +39,10 @@ BusMetric = Literal[
     "cryptopulse_bus_queue_ready_messages",
     "cryptopulse_bus_reconnects_total",
 ]
+ShardMetric = Literal[
+    "cryptopulse_shards_epoch_refused_total",
+    "cryptopulse_shards_owned",
+]
 StoreMetric = Literal[
     "cryptopulse_database_pool_connections",
     "cryptopulse_database_pool_in_use_connections",
@@ -77,7 +81,8 @@ GatewayMetric = Literal[
 ]
 
 MetricName = (
-    RuntimeMetric
+    ShardMetric
+    | RuntimeMetric
     | HttpMetric
     | BusMetric
     | StoreMetric
@@ -95,6 +100,7 @@ LabelName = Literal[
     "dependency",
     "interval",
     "kind",
+    "link",
     "loop",
     "method",
     "outcome",

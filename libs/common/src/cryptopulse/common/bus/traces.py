@@ -1,0 +1,59 @@
+"""W3C trace context across the bus: a producer span per publish, a consumer span that continues or links it.
+
+Without a configured SDK the spans are no-ops and only an existing context is passed on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from opentelemetry import trace
+from opentelemetry.trace import Link, SpanKind
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+from cryptopulse.common.contracts.topics import Topic
+
+_propagator = TraceContextTextMapPropagator()
+_tracer = trace.get_tracer("cryptopulse.bus")
+
+
+def _attributes(topic: Topic, key: str) -> dict[str, str]:
+    return {
+        "messaging.system": "rabbitmq",
+        "messaging.destination.name": topic.exchange,
+        "messaging.rabbitmq.destination.routing_key": key,
+    }
+
+
+@contextmanager
+def published(topic: Topic, key: str) -> Iterator[dict[str, str]]:
+    """A producer span; yields the headers that carry its context."""
+    headers: dict[str, str] = {}
+    with _tracer.start_as_current_span(
+        f"{topic.name} publish", kind=SpanKind.PRODUCER, attributes=_attributes(topic, key)
+    ):
+        _propagator.inject(headers)
+        yield headers
+
+
+@contextmanager
+def consumed(topic: Topic, key: str, headers: Mapping[str, Any]) -> Iterator[None]:
+    """A consumer span. A durable message continues its producer's trace; a live batch, which has many causes, only links it."""
+    carrier = {
+        name: value for name in ("traceparent", "tracestate") if isinstance(value := headers.get(name), str)
+    }
+    context = _propagator.extract(carrier) if carrier else None
+    attributes = _attributes(topic, key)
+    if context is None or topic.delivery == "durable":
+        with _tracer.start_as_current_span(
+            f"{topic.name} handle", context=context, kind=SpanKind.CONSUMER, attributes=attributes
+        ):
+            yield
+        return
+    links = [Link(trace.get_current_span(context).get_span_context())]
+    with _tracer.start_as_current_span(
+        f"{topic.name} handle", kind=SpanKind.CONSUMER, attributes=attributes, links=links
+    ):
+        yield
