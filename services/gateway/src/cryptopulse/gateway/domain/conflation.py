@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 CLASSES_MS: Final = (0, 100, 1_000, 5_000)
 """Clients of one class share one encode per message or period."""
@@ -25,23 +25,23 @@ def interval_class(every_ms: int) -> int:
 class Ring:
     """The newest messages of a stream: at most `RING_MESSAGES`, none older than `RING_SECONDS`."""
 
-    items: deque[tuple[int, int, bytes]] = field(default_factory=lambda: deque(maxlen=RING_MESSAGES))
+    items: deque[tuple[int, int, Any]] = field(default_factory=lambda: deque(maxlen=RING_MESSAGES))
 
-    def append(self, offset: int, at_ms: int, data: bytes) -> None:
+    def append(self, offset: int, at_ms: int, payload: Any) -> None:
         """Add a message; what is too old leaves."""
         items = self.items
-        items.append((offset, at_ms, data))
+        items.append((offset, at_ms, payload))
         horizon = at_ms - RING_SECONDS * 1_000
         while items[0][1] < horizon:
             items.popleft()
 
-    def since(self, offset: int, newest: int) -> list[tuple[int, bytes]] | None:
+    def since(self, offset: int, newest: int) -> list[tuple[int, Any]] | None:
         """The messages after `offset` up to `newest`, each once and in order; None when one of them is no longer here."""
         if offset > newest or offset < 0:
             return None
         if offset == newest:
             return []
-        found = [(at, data) for at, _, data in self.items if at > offset]
+        found = [(at, payload) for at, _, payload in self.items if at > offset]
         if not found or found[0][0] != offset + 1 or found[-1][0] != newest or len(found) != newest - offset:
             return None
         return found

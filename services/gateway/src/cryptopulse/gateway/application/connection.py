@@ -1,0 +1,127 @@
+"""One client's socket as the engine sees it: bounded, conflating while blocked, closed when it stays so."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final, Protocol
+
+from cryptopulse.common.contracts.identity import ANONYMOUS, Identity
+from cryptopulse.gateway.domain import protocol
+from cryptopulse.gateway.domain.frames import text_frame
+
+if TYPE_CHECKING:
+    from cryptopulse.gateway.application.streams import Stream
+
+QUEUE_BYTES: Final = 256 * 1024
+"""What may wait for a blocked client in messages that no newer one replaces."""
+BLOCKED_SECONDS: Final = 10.0
+"""After this long without taking a byte a client is closed with 4008."""
+
+
+class Sink(Protocol):
+    """The transport under a connection."""
+
+    @property
+    def write(self) -> Callable[[bytes], object]:
+        """Hands bytes to the transport; never blocks."""
+        ...
+
+    def close(self, code: int, reason: str) -> None:
+        """Sends a close frame, then ends the connection within a bounded time."""
+        ...
+
+
+class Connection:
+    """A connection, its subscriptions and what waits for it while its transport is blocked."""
+
+    __slots__ = (
+        "authenticated_until",
+        "blocked",
+        "blocked_since",
+        "closed",
+        "fifo",
+        "fifo_bytes",
+        "id",
+        "identity",
+        "pending",
+        "sink",
+        "streams",
+        "warned",
+        "write",
+    )
+
+    def __init__(self, ident: str, sink: Sink, identity: Identity = ANONYMOUS) -> None:
+        self.id = ident
+        self.sink = sink
+        self.write = sink.write
+        self.identity = identity
+        self.authenticated_until: float | None = None
+        self.warned = False
+        self.blocked = False
+        self.blocked_since = 0.0
+        self.closed = False
+        self.pending: dict[Stream, int] = {}
+        self.fifo: deque[bytes] = deque()
+        self.fifo_bytes = 0
+        self.streams: dict[Stream, int] = {}
+
+    def say(self, payload: bytes) -> None:
+        """Send a message that nothing replaces; it waits in the bounded queue while the client is blocked."""
+        self.say_frame(text_frame(payload))
+
+    def say_frame(self, frame: bytes) -> None:
+        """As `say`, with a frame that is already built."""
+        if self.closed:
+            return
+        if not self.blocked and not self.fifo:
+            self.write(frame)
+            return
+        self.fifo.append(frame)
+        self.fifo_bytes += len(frame)
+        if self.fifo_bytes > QUEUE_BYTES:
+            self.close(protocol.CLOSE_SLOW, "slow consumer: the queue of unsent messages is full")
+
+    def hold(self, stream: Stream, previous: int, *, replaceable: bool) -> None:
+        """Take note of the stream's newest message while blocked: the newest wins where it may, else it queues."""
+        if self.closed:
+            return
+        if replaceable:
+            self.pending.setdefault(stream, previous)
+            return
+        before = self.pending.pop(stream, previous)
+        skipped = stream.offset - before - 1
+        self.say_frame(text_frame(protocol.update(stream.sid, stream.offset, stream.data(), skipped)))
+
+    def pause(self, now: float) -> None:
+        """The transport's buffer is over its high-water mark."""
+        if not self.blocked:
+            self.blocked = True
+            self.blocked_since = now
+
+    def resume(self) -> None:
+        """The transport takes bytes again: first what queued, then the newest of every stream that moved on."""
+        self.blocked = False
+        while self.fifo and not self.blocked:
+            frame = self.fifo.popleft()
+            self.fifo_bytes -= len(frame)
+            self.write(frame)
+        while self.pending and not self.blocked:
+            stream, previous = self.pending.popitem()
+            skipped = stream.offset - previous - 1
+            self.write(text_frame(protocol.update(stream.sid, stream.offset, stream.data(), skipped)))
+
+    def close(self, code: int, reason: str) -> None:
+        """Close with a code; nothing more is written."""
+        if self.closed:
+            return
+        self.closed = True
+        self.pending.clear()
+        self.fifo.clear()
+        self.fifo_bytes = 0
+        self.sink.close(code, reason)
+
+    @property
+    def is_overdue(self) -> bool:
+        """True while blocked; the sweeper compares `blocked_since`."""
+        return self.blocked and not self.closed

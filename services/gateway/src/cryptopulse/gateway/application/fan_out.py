@@ -1,0 +1,237 @@
+"""The engine of the sockets: streams, connections, the timers of the interval classes, heartbeats and farewells."""
+
+from __future__ import annotations
+
+import itertools
+import random
+import secrets
+from collections.abc import Callable, Iterator
+from typing import Any, Final
+
+from cryptopulse.common.clock import Clock
+from cryptopulse.gateway.application.connection import BLOCKED_SECONDS, Connection
+from cryptopulse.gateway.application.streams import Key, Stream
+from cryptopulse.gateway.domain import protocol
+from cryptopulse.gateway.domain.conflation import CLASSES_MS, interval_class
+from cryptopulse.gateway.domain.frames import text_frame
+from cryptopulse.gateway.domain.protocol import Position
+
+TICK_SECONDS: Final = 0.1
+EXPIRY_NOTICE_SECONDS: Final = 60.0
+AGES_PER_HEARTBEAT: Final = 200
+
+
+class Hub:
+    """All streams and connections of one gateway process. Everything runs on the loop's thread, nothing awaits."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._sids = itertools.count(1)
+        self._ids = itertools.count(1)
+        self._replica = secrets.token_hex(3)
+        self._streams: dict[Key, Stream] = {}
+        self._dirty: dict[int, dict[Stream, None]] = {every: {} for every in CLASSES_MS if every}
+        self.connections: dict[str, Connection] = {}
+        self.frames_written = 0
+        self.closed_slow = 0
+        self.is_draining = False
+
+    # --- streams -------------------------------------------------------------------------------------------------
+
+    def stream(self, key: Key, encode: Callable[[Any], bytes], *, conflated: bool) -> Stream:
+        """The stream of a key, made on first use with an epoch of this process; producers' epochs replace it."""
+        found = self._streams.get(key)
+        if found is None:
+            epoch = f"{self._replica}{secrets.token_hex(2)}"
+            found = Stream(next(self._sids), key, encode, conflated=conflated, epoch=epoch)
+            self._streams[key] = found
+        return found
+
+    def find(self, key: Key) -> Stream | None:
+        """The stream of a key, if it exists."""
+        return self._streams.get(key)
+
+    def streams(self) -> Iterator[Stream]:
+        """All streams."""
+        return iter(tuple(self._streams.values()))
+
+    def drop(self, key: Key) -> None:
+        """Forget a stream that nobody listens to."""
+        found = self._streams.get(key)
+        if found is not None and not found.has_members:
+            del self._streams[key]
+
+    def publish(
+        self,
+        stream: Stream,
+        payload: Any,
+        *,
+        offset: int | None = None,
+        epoch: str | None = None,
+        replaceable: bool | None = None,
+    ) -> None:
+        """Put a message on a stream: at once to the class 0, with the next period to the others.
+
+        `replaceable` says whether a blocked client may lose it to a newer one; default: as the stream is conflated.
+        """
+        if not stream.advance(payload, self._clock.now_ms(), offset, epoch):
+            return
+        if stream.stale_since is not None:
+            stream.stale_since = None
+            self._tell(stream, {"type": "fresh", "sid": stream.sid})
+        may_drop = stream.conflated if replaceable is None else replaceable
+        self.frames_written += stream.flush(0, replaceable=may_drop)
+        for every, dirty in self._dirty.items():
+            if stream.members[every]:
+                dirty[stream] = None
+
+    def tick(self, every: int) -> None:
+        """The period of an interval class has passed: send what changed."""
+        dirty, self._dirty[every] = self._dirty[every], {}
+        for stream in dirty:
+            self.frames_written += stream.flush(every, replaceable=True)
+
+    def mark_stale(self, stream: Stream, since_ms: int, reason: str) -> None:
+        """Tell the listeners, once, that a stream has no news since `since_ms`."""
+        if stream.stale_since is None:
+            stream.stale_since = since_ms
+            self._tell(stream, {"type": "stale", "sid": stream.sid, "since_ts": since_ms, "reason": reason})
+
+    def _tell(self, stream: Stream, message: dict[str, Any]) -> None:
+        frame = text_frame(protocol.encode(message))
+        for members in stream.members.values():
+            for connection in tuple(members):
+                connection.say_frame(frame)
+
+    # --- subscriptions -------------------------------------------------------------------------------------------
+
+    def subscribe(
+        self,
+        connection: Connection,
+        stream: Stream,
+        *,
+        every_ms: int,
+        snapshot: bool,
+        resume: Position | None,
+    ) -> tuple[dict[str, Any], list[bytes]]:
+        """Join a stream. Returns the entry for the `ack`, and the messages to send after it.
+
+        Resume is whole (`recovered` true, every missed message once) or says no (`recovered` false and a snapshot). On a
+        conflated stream the newest value is the whole.
+        """
+        stream.leave(connection)
+        every = interval_class(every_ms) if stream.conflated else 0
+        stream.join(connection, every)
+        if every and stream.flushed[every] != stream.offset:
+            stream.fresh[connection] = stream.offset
+        entry: dict[str, Any] = {"sid": stream.sid, "epoch": stream.epoch, "offset": stream.offset}
+        messages: list[bytes] = []
+        if resume is not None:
+            missed = self._missed(stream, resume)
+            entry["recovered"] = missed is not None
+            if missed is not None:
+                return entry, missed
+        if stream.payload is not None and (snapshot or resume is not None):
+            messages.append(protocol.snapshot(stream.sid, stream.epoch, stream.offset, stream.data()))
+        return entry, messages
+
+    def _missed(self, stream: Stream, position: Position) -> list[bytes] | None:
+        if position.epoch != stream.epoch:
+            return None
+        if stream.ring is None:
+            if position.offset > stream.offset:
+                return None
+            if position.offset == stream.offset or stream.payload is None:
+                return []
+            return [protocol.snapshot(stream.sid, stream.epoch, stream.offset, stream.data())]
+        missed = stream.ring.since(position.offset, stream.offset)
+        if missed is None:
+            return None
+        return [protocol.update(stream.sid, offset, stream.encode(payload)) for offset, payload in missed]
+
+    def unsubscribe(self, connection: Connection, stream: Stream) -> bool:
+        """Leave a stream; False when the connection did not listen to it."""
+        listened = stream in connection.streams
+        stream.leave(connection)
+        return listened
+
+    # --- connections ---------------------------------------------------------------------------------------------
+
+    def new_id(self) -> str:
+        """A name for a connection."""
+        return f"c_{self._replica}{next(self._ids):x}"
+
+    def add(self, connection: Connection) -> None:
+        """A connection was accepted."""
+        self.connections[connection.id] = connection
+
+    def remove(self, connection: Connection) -> None:
+        """A connection is gone."""
+        self.connections.pop(connection.id, None)
+        for stream in tuple(connection.streams):
+            stream.leave(connection)
+            if stream.key[0] == "alerts" or stream.key[0].startswith("portfolio:"):
+                self.drop(stream.key)
+        connection.closed = True
+
+    def count(self, principal: str) -> int:
+        """How many connections a principal has open here."""
+        return sum(1 for item in self.connections.values() if item.identity.principal == principal)
+
+    def revoke(self, session_or_key: str) -> int:
+        """Close the connections of a session, key or user that lost its right; how many."""
+        closed = 0
+        for connection in tuple(self.connections.values()):
+            identity = connection.identity
+            if session_or_key in {identity.session_id, identity.key_id, f"user:{identity.user_id}"}:
+                connection.close(protocol.CLOSE_AUTH_EXPIRED, "the credential was revoked")
+                closed += 1
+        return closed
+
+    # --- what time brings ----------------------------------------------------------------------------------------
+
+    def sweep(self) -> None:
+        """Close who has been blocked for too long and whose credential has expired; warn of the latter before."""
+        now = self._clock.monotonic()
+        wall = self._clock.now_ms() / 1_000
+        for connection in tuple(self.connections.values()):
+            if connection.is_overdue and now - connection.blocked_since >= BLOCKED_SECONDS:
+                self.closed_slow += 1
+                connection.close(protocol.CLOSE_SLOW, "slow consumer: nothing was read for 10 s")
+                continue
+            until = connection.authenticated_until
+            if until is None or connection.closed:
+                continue
+            if wall >= until:
+                connection.close(protocol.CLOSE_AUTH_EXPIRED, "the token has expired")
+            elif until - wall <= EXPIRY_NOTICE_SECONDS and not connection.warned:
+                connection.warned = True
+                left = round((until - wall) * 1_000)
+                connection.say(protocol.encode({"type": "auth_expiring", "in_ms": left}))
+
+    def heartbeat(self) -> None:
+        """A heartbeat to every connection, with the ages of its streams: browsers cannot see pings."""
+        now = self._clock.now_ms()
+        for connection in tuple(self.connections.values()):
+            if connection.blocked or not connection.streams:
+                if not connection.blocked:
+                    connection.say(protocol.encode({"type": "hb", "server_ts": now, "age_ms": {}}))
+                continue
+            ages = {
+                str(stream.sid): max(0, now - stream.at_ms)
+                for stream in itertools.islice(connection.streams, AGES_PER_HEARTBEAT)
+                if stream.at_ms
+            }
+            connection.say(protocol.encode({"type": "hb", "server_ts": now, "age_ms": ages}))
+
+    def farewell(self) -> None:
+        """Tell everybody to come back elsewhere, each at another time."""
+        self.is_draining = True
+        for connection in tuple(self.connections.values()):
+            pause = random.randint(0, 10_000)
+            connection.say(protocol.encode({"type": "going_away", "reconnect_after_ms": pause}))
+
+    def close_all(self) -> None:
+        """Close what is still open."""
+        for connection in tuple(self.connections.values()):
+            connection.close(protocol.CLOSE_RESTART, "the server restarts")

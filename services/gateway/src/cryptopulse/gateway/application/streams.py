@@ -1,0 +1,138 @@
+"""Streams: one per channel and subject; a message is encoded once and framed once per interval class."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from cryptopulse.gateway.application.connection import Connection
+from cryptopulse.gateway.domain import protocol
+from cryptopulse.gateway.domain.conflation import CLASSES_MS, Ring
+from cryptopulse.gateway.domain.frames import text_frame
+
+Key = tuple[str, str]
+"""Channel name and subject: a symbol, `symbol@source`, a user id, or empty."""
+
+
+class Stream:
+    """The sequence of messages of one key, and who listens in which class.
+
+    Payloads are kept as objects and encoded when the first client needs them. `flushed` is the last offset that was
+    sent to a class, so that `skipped` is exact for all its members; `fresh` are members who joined between two flushes of
+    their class, with the offset of their snapshot.
+    """
+
+    __slots__ = (
+        "_data",
+        "_data_offset",
+        "at_ms",
+        "conflated",
+        "encode",
+        "epoch",
+        "flushed",
+        "fresh",
+        "key",
+        "members",
+        "offset",
+        "payload",
+        "ring",
+        "sid",
+        "stale_since",
+    )
+
+    def __init__(
+        self, sid: int, key: Key, encode: Callable[[Any], bytes], *, conflated: bool, epoch: str
+    ) -> None:
+        self.sid = sid
+        self.key = key
+        self.encode = encode
+        self.conflated = conflated
+        self.epoch = epoch
+        self.offset = 0
+        self.payload: Any = None
+        self.at_ms = 0
+        self.ring: Ring | None = None if conflated else Ring()
+        self.members: dict[int, dict[Connection, None]] = {every: {} for every in CLASSES_MS}
+        self.flushed = dict.fromkeys(CLASSES_MS, 0)
+        self.stale_since: int | None = None
+        self.fresh: dict[Connection, int] = {}
+        self._data = b""
+        self._data_offset = -1
+
+    def data(self) -> bytes:
+        """The newest payload, encoded once."""
+        if self._data_offset != self.offset:
+            self._data = self.encode(self.payload)
+            self._data_offset = self.offset
+        return self._data
+
+    def advance(self, payload: Any, at_ms: int, offset: int | None, epoch: str | None) -> bool:
+        """Take a new message; False when it is not newer than what is here. A new epoch starts the stream anew."""
+        if epoch is not None and epoch != self.epoch:
+            self.epoch = epoch
+            self.offset = (offset or 1) - 1
+            self.flushed = dict.fromkeys(CLASSES_MS, self.offset)
+            if self.ring is not None:
+                self.ring.clear()
+        elif offset is not None and offset <= self.offset:
+            return False
+        self.offset = self.offset + 1 if offset is None else offset
+        self._data_offset = -1
+        self.payload = payload
+        self.at_ms = at_ms
+        if self.ring is not None:
+            self.ring.append(self.offset, at_ms, payload)
+        return True
+
+    def flush(self, every: int, *, replaceable: bool) -> int:
+        """Send the newest message to the members of a class; the number of clients it was written to."""
+        previous = self.flushed[every]
+        if previous == self.offset:
+            return 0
+        self.flushed[every] = self.offset
+        members = self.members[every]
+        if not members:
+            return 0
+        skipped = self.offset - previous - 1 if self.conflated else 0
+        frame = text_frame(protocol.update(self.sid, self.offset, self.data(), skipped))
+        written = 0
+        for connection in members:
+            if connection in self.fresh:
+                self._catch_up(connection)
+            elif connection.blocked or connection.fifo:
+                connection.hold(self, previous, replaceable=replaceable)
+            else:
+                connection.write(frame)
+                written += 1
+        return written
+
+    def _catch_up(self, connection: Connection) -> None:
+        """The first flush after a join: counted from the client's snapshot, not from the class."""
+        seen = self.fresh.pop(connection)
+        if seen == self.offset:
+            return
+        if connection.blocked or connection.fifo:
+            connection.hold(self, seen, replaceable=True)
+            return
+        skipped = self.offset - seen - 1
+        connection.write(text_frame(protocol.update(self.sid, self.offset, self.data(), skipped)))
+
+    @property
+    def has_members(self) -> bool:
+        """True while someone listens."""
+        return any(self.members.values())
+
+    def join(self, connection: Connection, every: int) -> None:
+        """Add a member; a class that was empty begins at the newest message."""
+        if not self.members[every]:
+            self.flushed[every] = self.offset
+        self.members[every][connection] = None
+        connection.streams[self] = every
+
+    def leave(self, connection: Connection) -> None:
+        """Take a member away, if he is one."""
+        every = connection.streams.pop(self, None)
+        connection.pending.pop(self, None)
+        self.fresh.pop(connection, None)
+        if every is not None:
+            self.members[every].pop(connection, None)
