@@ -6,6 +6,7 @@ A subclass gives `bus()` (a started bus on a fresh broker or vhost; call it agai
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from collections.abc import Awaitable, Callable
 from typing import Any
 
