@@ -1,0 +1,211 @@
+"""The command line of a service: run, check, healthcheck, migrate, --help, --version; and what each exit code means."""
+
+from __future__ import annotations
+
+import asyncio
+import http.client
+import importlib.util
+import sys
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+from typing import Any, Final, NoReturn, TypeVar
+
+import orjson
+
+from cryptopulse.common.config.settings import DatabaseSettings, ServiceSettings, SettingsError, describe
+from cryptopulse.common.runtime.service import Runtime
+from cryptopulse.common.runtime.version import version_of
+from cryptopulse.common.telemetry import logging, tracing
+
+EXIT_OK: Final = 0
+EXIT_CRASH: Final = 1
+EXIT_USAGE: Final = 2
+EXIT_CONFIG: Final = 78
+HEALTHCHECK_SECONDS: Final = 4.0
+
+SettingsT = TypeVar("SettingsT", bound=ServiceSettings)
+Build = Callable[[SettingsT, Runtime], AbstractAsyncContextManager[None]]
+Subcommand = Callable[[SettingsT], Awaitable[int | None]]
+
+log = logging.get_logger(__name__)
+
+
+def run_service(
+    settings_cls: type[SettingsT],
+    build: Build[SettingsT],
+    *,
+    subcommands: Mapping[str, Subcommand[SettingsT]] | None = None,
+    argv: Sequence[str] | None = None,
+) -> NoReturn:
+    """The `__main__` of a service: does what the arguments say and ends the process.
+
+    Exit codes: 0 clean stop, 1 crash, 2 unknown command, 78 bad configuration.
+    """
+    sys.exit(main(settings_cls, build, subcommands=subcommands, argv=argv))
+
+
+def main(
+    settings_cls: type[SettingsT],
+    build: Build[SettingsT],
+    *,
+    subcommands: Mapping[str, Subcommand[SettingsT]] | None = None,
+    argv: Sequence[str] | None = None,
+) -> int:
+    """As `run_service`, answering the exit code."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    command = arguments[0] if arguments else "run"
+    extra = dict(subcommands or {})
+    if command in {"-h", "--help", "help"}:
+        print(usage(settings_cls, extra))  # noqa: T201 - the answer of a command
+        return EXIT_OK
+    if command == "--version":
+        print(version_of(settings_cls.service))  # noqa: T201 - the answer of a command
+        return EXIT_OK
+    known = {"run", "check", "healthcheck", *extra} | ({"migrate"} if migrations_of(settings_cls) else set())
+    if command not in known or len(arguments) > 1:
+        _complain(
+            f"{settings_cls.service}: unknown command {' '.join(arguments)!r}; one of: {', '.join(sorted(known))}"
+        )
+        return EXIT_USAGE
+    try:
+        settings = settings_cls.load()
+        return _dispatch(command, settings, build, extra)
+    except SettingsError as error:
+        for fault in error.faults:
+            _complain(f"{settings_cls.service}: {fault}")
+        return EXIT_CONFIG
+
+
+def _dispatch(
+    command: str, settings: SettingsT, build: Build[SettingsT], extra: Mapping[str, Subcommand[SettingsT]]
+) -> int:
+    service = settings.service
+    if command == "check":
+        print(f"{service}: the configuration is valid")  # noqa: T201 - the answer of a command
+        return EXIT_OK
+    if command == "healthcheck":
+        return healthcheck(settings.host, settings.port)
+    version = version_of(service).version
+    logging.configure(service, version, settings.log_level, settings.log_format)
+    try:
+        if command == "run":
+            tracing.configure(service, version, endpoint=settings.otel_exporter_otlp_endpoint)
+            return _in_loop(_run(settings, build))
+        if command == "migrate" and command not in extra:
+            return _in_loop(_migrate(settings))
+        return _in_loop(extra[command](settings)) or EXIT_OK
+    except SettingsError:
+        raise
+    except KeyboardInterrupt:
+        return EXIT_CRASH
+    except Exception:
+        log.critical("service crashed", exc_info=True)
+        return EXIT_CRASH
+
+
+def _in_loop(work: Awaitable[int | None]) -> int:
+    async def awaited() -> int | None:
+        return await work
+
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        return runner.run(awaited()) or EXIT_OK
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    if sys.platform == "win32":
+        return None
+    import uvloop
+
+    factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
+    return factory
+
+
+async def _run(settings: SettingsT, build: Build[SettingsT]) -> int:
+    runtime = Runtime(settings.service)
+    await runtime.run(
+        build(settings, runtime),
+        host=settings.host,
+        port=settings.port,
+        port_setting=f"CRYPTOPULSE_{settings.service.upper()}_PORT",
+        drain_delay_seconds=settings.drain_delay_seconds,
+    )
+    return EXIT_OK
+
+
+async def _migrate(settings: ServiceSettings) -> int:
+    from cryptopulse.common.database.migrate import MigrationRefusedError, migrate
+
+    assert isinstance(settings, DatabaseSettings) or hasattr(settings, "database_url")
+    directory = migrations_of(type(settings))
+    assert directory is not None
+    facts = settings.facts()
+    url: Any = getattr(settings, "database_url")  # noqa: B009 - declared by the service's own settings
+    try:
+        applied = await migrate(
+            url.get_secret_value() if hasattr(url, "get_secret_value") else str(url),
+            schema=facts.schema,
+            role=facts.role,
+            directory=directory,
+        )
+    except MigrationRefusedError as error:
+        raise SettingsError([f"DATABASE_URL: {line}" for line in str(error).splitlines()]) from error
+    log.info("migrations are up to date", schema=facts.schema, applied=applied)
+    return EXIT_OK
+
+
+def migrations_of(settings_cls: type[ServiceSettings]) -> Path | None:
+    """The `migrations/` folder beside the module of the settings, None when the service has none."""
+    package = settings_cls.__module__.rpartition(".")[0]
+    spec = importlib.util.find_spec(package) if package else None
+    for place in spec.submodule_search_locations or () if spec is not None else ():
+        folder = Path(place) / "migrations"
+        if folder.is_dir():
+            return folder
+    return None
+
+
+def healthcheck(host: str, port: int) -> int:
+    """Ask our own `/livez`: 0 when alive, 1 when not or when nobody answers."""
+    target = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - compared, not bound
+    connection = http.client.HTTPConnection(target, port, timeout=HEALTHCHECK_SECONDS)
+    try:
+        connection.request("GET", "/livez")
+        response = connection.getresponse()
+        body = response.read(65_536)
+    except OSError as error:
+        _complain(f"http://{target}:{port}/livez does not answer: {error}")
+        return EXIT_CRASH
+    finally:
+        connection.close()
+    if response.status == 200:
+        return EXIT_OK
+    stalled = [name for name, state in orjson.loads(body)["loops"].items() if state["state"] == "stalled"]
+    _complain(
+        f"http://{target}:{port}/livez says {response.status}; stalled loops: {', '.join(stalled) or 'none'}"
+    )
+    return EXIT_CRASH
+
+
+def usage(settings_cls: type[ServiceSettings], extra: Mapping[str, Any]) -> str:
+    """The text of `--help`: the commands, and every variable with its default."""
+    service = settings_cls.service
+    commands = {
+        "run": "run the service (the default)",
+        "check": "check the configuration and end",
+        "healthcheck": "ask the running service's /livez",
+    }
+    if migrations_of(settings_cls) is not None:
+        commands["migrate"] = "bring the database schema up to date"
+    commands |= {name: (fn.__doc__ or "").strip().partition("\n")[0] for name, fn in extra.items()}
+    lines = [f"usage: python -m cryptopulse.{service} [command]", "", "commands:"]
+    lines += [f"  {name:<14}{text}" for name, text in commands.items()]
+    lines += ["", "environment:"]
+    for variable in describe(settings_cls):
+        default = "required" if variable.required else f"default: {variable.default or 'none'}"
+        lines += [f"  {variable.name} ({default})", f"      {variable.description}"]
+    return "\n".join(lines)
+
+
+def _complain(line: str) -> None:
+    print(line, file=sys.stderr)  # noqa: T201 - faults go to the person who started us
