@@ -1,0 +1,1 @@
+"""The ports made real: venues, the bus, Redis."""

@@ -1,0 +1,1 @@
+"""Binance spot: trade and best-bid-offer streams, product list, klines, historical trades."""

@@ -1,0 +1,1 @@
+"""Coinbase Advanced Trade: market trades, ticker and heartbeats, product list, candles."""

@@ -1,0 +1,143 @@
+"""Coinbase Advanced Trade as a venue: its subscriptions, and its public REST for products, candles and recent trades."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from decimal import Decimal
+from typing import Final
+
+import msgspec
+
+from cryptopulse.common.clock import Clock
+from cryptopulse.common.contracts.candles import Candle
+from cryptopulse.common.contracts.catalogue import Instrument
+from cryptopulse.common.contracts.intervals import Interval
+from cryptopulse.common.contracts.ticks import Trade
+from cryptopulse.common.contracts.values import ValueRefusedError
+from cryptopulse.common.errors import UpstreamUnavailable
+from cryptopulse.ingestor.adapters.coinbase import messages as wire
+from cryptopulse.ingestor.adapters.coinbase import parse
+from cryptopulse.ingestor.adapters.rest import VenueHttp
+from cryptopulse.ingestor.application.ports import ConnectionRules, Quota
+from cryptopulse.ingestor.domain.numbers import exact
+from cryptopulse.ingestor.domain.output import Output
+from cryptopulse.ingestor.domain.quota import PoolRule, Priority
+
+CHANNELS: Final = ("market_trades", "ticker")
+PRODUCTS_PER_MESSAGE: Final = 100
+TRADES_PER_PAGE: Final = 1_000
+GRANULARITY: Final[dict[Interval, str]] = {
+    "1m": "ONE_MINUTE",
+    "5m": "FIVE_MINUTE",
+    "15m": "FIFTEEN_MINUTE",
+    "30m": "THIRTY_MINUTE",
+    "1h": "ONE_HOUR",
+    "2h": "TWO_HOUR",
+    "6h": "SIX_HOUR",
+    "1d": "ONE_DAY",
+}
+RULES: Final = ConnectionRules(
+    streams_per_connection=400,
+    connects_per_second=4.0,
+    connects_per_window=250,
+    window_seconds=300.0,
+    control_per_second=6.0,
+    frame_silence_seconds=5.0,
+    data_silence_seconds=60.0,
+    life_seconds=None,
+    hold_us=2_000_000,
+    subscribe_within_seconds=4.0,
+)
+POOLS: Final = (PoolRule("public", 8, 1.0, unit="call"),)
+"""The venue allows 10 a second."""
+
+
+class CoinbaseFeed:
+    """Implements `application.ports.Venue`."""
+
+    name = parse.VENUE
+    rules = RULES
+    intervals: frozenset[Interval] = frozenset(GRANULARITY)
+    rows_per_page = 299
+    repair_limit = 10_000
+
+    def __init__(self, http: VenueHttp, ws_url: str, quota: Quota, clock: Clock) -> None:
+        self._http = http
+        self._clock = clock
+        self.url = ws_url
+        quota.rule(self.name, POOLS)
+
+    def native_by_rule(self, symbol: str) -> str:
+        return symbol
+
+    def streams(self, native: str) -> tuple[str, ...]:
+        return tuple(f"{channel}:{native}" for channel in CHANNELS)
+
+    def subscribe(self, natives: Sequence[str], request_id: int) -> list[bytes]:
+        del request_id  # answers of this venue carry the full list instead
+        first = msgspec.json.encode({"type": "subscribe", "channel": "heartbeats"})
+        return [first, *self._control("subscribe", natives)]
+
+    def unsubscribe(self, natives: Sequence[str], request_id: int) -> list[bytes]:
+        del request_id
+        return self._control("unsubscribe", natives)
+
+    def list_streams(self, request_id: int) -> bytes | None:
+        del request_id
+        return None
+
+    def parser(self, names: Mapping[str, str], out: Output) -> parse.CoinbaseParser:
+        return parse.CoinbaseParser(names, out)
+
+    async def instruments(self) -> list[Instrument]:
+        return parse.instruments(await self._products())
+
+    async def volumes(self) -> dict[str, Decimal]:
+        answer = await self._products()
+        listed = {i.native: i.symbol for i in parse.instruments(answer)}
+        return {
+            listed[row.product_id]: exact(row.approximate_quote_24h_volume)
+            for row in answer.products
+            if row.product_id in listed and row.approximate_quote_24h_volume
+        }
+
+    async def trades(self, native: str, symbol: str, first_id: int, last_id: int) -> list[Trade]:
+        """The venue has no cursor by id here: the newest trades before a time are asked for, going back."""
+        received = self._clock.now_us()
+        answer = await self._http.get(
+            f"/market/products/{native}/ticker",
+            wire.RecentTrades,
+            priority=Priority.REPAIR,
+            params={"limit": TRADES_PER_PAGE},
+        )
+        try:
+            found = [parse.trade_of(row, symbol, received) for row in answer.trades]
+        except ValueRefusedError as error:
+            raise UpstreamUnavailable(f"{self.name}: trades of {native}: {error}") from error
+        return sorted((t for t in found if first_id <= t.trade_id <= last_id), key=lambda t: t.trade_id)
+
+    async def candles(self, native: str, symbol: str, interval: Interval, from_ms: int, to_ms: int) -> list[Candle]:
+        answer = await self._http.get(
+            f"/market/products/{native}/candles",
+            wire.Candles,
+            priority=Priority.HISTORY,
+            params={"start": from_ms // 1_000, "end": to_ms // 1_000 - 1, "granularity": GRANULARITY[interval]},
+            wait_seconds=120.0,
+        )
+        try:
+            return parse.candles(answer.candles, symbol, interval, from_ms, min(to_ms, self._clock.now_ms()))
+        except ValueRefusedError as error:
+            raise UpstreamUnavailable(f"{self.name}: candles of {native}: {error}") from error
+
+    async def _products(self) -> wire.Products:
+        return await self._http.get(
+            "/market/products", wire.Products, priority=Priority.CATALOGUE, params={"product_type": "SPOT"}
+        )
+
+    def _control(self, verb: str, natives: Sequence[str]) -> list[bytes]:
+        chunks = [natives[at : at + PRODUCTS_PER_MESSAGE] for at in range(0, len(natives), PRODUCTS_PER_MESSAGE)]
+        return [
+            msgspec.json.encode({"type": verb, "product_ids": chunk, "channel": channel})
+            for chunk in chunks
+            for channel in CHANNELS
+        ]

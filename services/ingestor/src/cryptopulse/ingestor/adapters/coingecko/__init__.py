@@ -1,0 +1,1 @@
+"""CoinGecko: coins with rank, image and reference prices; never a market of ours."""

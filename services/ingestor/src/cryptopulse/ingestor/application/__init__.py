@@ -1,0 +1,1 @@
+"""The use cases of ingest and the ports they need."""

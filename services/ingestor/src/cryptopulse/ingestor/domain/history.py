@@ -1,0 +1,53 @@
+"""Which pages of candles to ask for: newest first, whole buckets, within what a venue gives per call."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from cryptopulse.common.contracts.intervals import Interval, length_ms, next_open, open_time
+
+Reason = Literal["start", "hole", "request", "repair"]
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """Candles of one market wanted over [`from_ms`, `to_ms`)."""
+
+    venue: str
+    symbol: str
+    interval: Interval
+    from_ms: int
+    to_ms: int
+    reason: Reason = "start"
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        """What makes two requests the same series."""
+        return self.venue, self.symbol, self.interval
+
+
+def closed_until(now_ms: int, interval: str) -> int:
+    """The end of the newest closed bucket: the open bucket begins there."""
+    return open_time(now_ms, interval)
+
+
+def pages(series: Series, rows: int) -> Iterator[tuple[int, int]]:
+    """Ranges of at most `rows` buckets, newest first, that cover the series exactly, aligned to buckets."""
+    start = open_time(series.from_ms, series.interval)
+    if start < series.from_ms:
+        start = next_open(start, series.interval)
+    end = open_time(series.to_ms, series.interval)
+    span = rows * length_ms(series.interval)
+    while end > start:
+        begin = max(start, open_time(end - span, series.interval))
+        if begin >= end:
+            begin = start
+        yield begin, end
+        end = begin
+
+
+def buckets(series: Series) -> int:
+    """How many candles the series can hold at most."""
+    return max(0, (series.to_ms - series.from_ms) // length_ms(series.interval))

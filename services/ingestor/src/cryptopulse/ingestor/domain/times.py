@@ -1,0 +1,56 @@
+"""Venue times to microseconds UTC, and the range of times we believe."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Final
+
+from cryptopulse.common.contracts.values import ValueRefusedError
+
+FIRST_US: Final = 1_262_304_000_000_000
+"""2010-01-01: no venue traded before."""
+LAST_US: Final = 4_102_444_800_000_000
+"""2100-01-01: beyond it a number is not microseconds."""
+_MS_LIMIT: Final = 10_000_000_000_000
+"""Numbers below are milliseconds (until 2286), above microseconds (since 1970-04-26)."""
+
+
+def from_ms_or_us(number: int) -> int:
+    """Microseconds of a venue's integer time, in ms or us by its size. Raises `ValueRefusedError` outside 2010-2100."""
+    us = number * 1_000 if number < _MS_LIMIT else number
+    if FIRST_US <= us < LAST_US:
+        return us
+    raise ValueRefusedError(f"{number} is no time between 2010 and 2100")
+
+
+def from_rfc3339(text: str) -> int:
+    """Microseconds of `2026-08-09T21:05:48.228568804Z`; finer digits are cut. Raises `ValueRefusedError`."""
+    head, _, tail = text.partition(".")
+    try:
+        moment = datetime.fromisoformat((head if tail else head.removesuffix("Z")).replace(" ", "T"))
+        digits, rest = _digits(tail)
+        offset = _offset_us(rest)
+    except ValueError as error:
+        raise ValueRefusedError(f"{text!r:.40} is no RFC 3339 time") from error
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=UTC)
+    us = int(moment.timestamp()) * 1_000_000 + int(digits[:6].ljust(6, "0") or 0) - offset
+    if FIRST_US <= us < LAST_US:
+        return us
+    raise ValueRefusedError(f"{text!r:.40} is no time between 2010 and 2100")
+
+
+def _digits(tail: str) -> tuple[str, str]:
+    for place, letter in enumerate(tail):
+        if not letter.isdigit():
+            return tail[:place], tail[place:]
+    return tail, ""
+
+
+def _offset_us(rest: str) -> int:
+    if rest in ("", "Z"):
+        return 0
+    sign = {"+": 1, "-": -1}.get(rest[0])
+    if sign is None or len(rest) != 6 or rest[3] != ":":
+        raise ValueError(rest)
+    return sign * (int(rest[1:3]) * 3_600 + int(rest[4:6]) * 60) * 1_000_000
