@@ -1,0 +1,1 @@
+"""The ports made real: Postgres, Redis, the bus and the other services."""

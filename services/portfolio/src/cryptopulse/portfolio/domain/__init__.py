@@ -1,0 +1,1 @@
+"""Values and pure functions of the books: postings, lots, positions, performance. No I/O, no clock."""

@@ -1,0 +1,194 @@
+"""Lots and which of them a disposal consumes: FIFO, LIFO, HIFO, LOFO and average cost, exact to the last digit.
+
+The cost that a part of a lot takes is `cost_remaining * q / quantity_remaining` with 24 decimals, and all of it when the
+lot ends: no stored unit cost, no residue, cost in = cost out + cost remaining.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterable
+from decimal import Decimal
+from typing import Final, Literal, NamedTuple
+
+from cryptopulse.portfolio.domain.money import ZERO, kept, share
+
+Method = Literal["fifo", "lifo", "hifo", "lofo", "average"]
+METHODS: Final[tuple[Method, ...]] = ("fifo", "lifo", "hifo", "lofo", "average")
+
+
+class Lot:
+    """Units acquired at one time. `cost` has the fees of its purchase inside (by policy), `bare` never has.
+
+    `id` derives from the transaction that opened it, so it is the same after every replay; `origin` is the first lot
+    of a chain of moves and renames; `order` breaks ties of equal times.
+    """
+
+    __slots__ = ("acquired_us", "bare", "cost", "id", "opened", "opened_cost", "order", "origin", "remaining")
+
+    def __init__(  # noqa: PLR0917 - made by the thousand from rows, in the order of `LotRow`
+        self, lot_id: str, origin: str, acquired_us: int, order: int,
+        opened: Decimal, opened_cost: Decimal, remaining: Decimal, cost: Decimal, bare: Decimal,
+    ) -> None:  # fmt: skip
+        self.id = lot_id
+        self.origin = origin
+        self.acquired_us = acquired_us
+        self.order = order
+        self.opened = opened
+        self.opened_cost = opened_cost
+        self.remaining = remaining
+        self.cost = cost
+        self.bare = bare
+
+    def row(self) -> LotRow:
+        """The lot as a value."""
+        return LotRow(
+            self.id, self.origin, self.acquired_us, self.order,
+            self.opened, self.opened_cost, self.remaining, self.cost, self.bare,
+        )  # fmt: skip
+
+
+class LotRow(NamedTuple):
+    """A lot as an immutable value, the form of checkpoints."""
+
+    id: str
+    origin: str
+    acquired_us: int
+    order: int
+    opened: Decimal
+    opened_cost: Decimal
+    remaining: Decimal
+    cost: Decimal
+    bare: Decimal
+
+
+class Taken(NamedTuple):
+    """A part of a lot that was consumed."""
+
+    lot: Lot
+    quantity: Decimal
+    cost: Decimal
+    bare: Decimal
+
+
+class Pool:
+    """The open lots of one asset (and account, when lots are kept per account) under one method.
+
+    `quantity` is the sum of the lots' remaining units, `cost` and `bare` the sums of their costs: always exactly.
+    """
+
+    __slots__ = ("_heap", "_method", "bare", "cost", "quantity")
+
+    def __init__(self, method: Method) -> None:
+        self._method = method
+        self._heap: list[tuple[object, int, int, Lot]] = []
+        self.quantity = ZERO
+        self.cost = ZERO
+        self.bare = ZERO
+
+    def add(self, lot: Lot) -> None:
+        """Take a lot in."""
+        self._push(lot)
+        self.quantity += lot.remaining
+        self.cost += lot.cost
+        self.bare += lot.bare
+
+    def _push(self, lot: Lot) -> None:
+        method = self._method
+        if method == "lifo":
+            entry: tuple[object, int, int, Lot] = (-lot.acquired_us, -lot.order, 0, lot)
+        elif method == "hifo":
+            entry = (-(lot.opened_cost / lot.opened), lot.acquired_us, lot.order, lot)
+        elif method == "lofo":
+            entry = (lot.opened_cost / lot.opened, lot.acquired_us, lot.order, lot)
+        else:
+            entry = (lot.acquired_us, lot.order, 0, lot)
+        heapq.heappush(self._heap, entry)
+
+    def take(self, quantity: Decimal) -> list[Taken]:
+        """Consume units in the method's order. The caller has made sure that the pool holds them."""
+        if self._method == "average":
+            return self._take_average(quantity)
+        taken: list[Taken] = []
+        heap = self._heap
+        left = quantity
+        while left:
+            lot = heap[0][3]
+            if lot.remaining <= left:
+                heapq.heappop(heap)
+                part = Taken(lot, lot.remaining, lot.cost, lot.bare)
+                lot.remaining = lot.cost = lot.bare = ZERO
+            else:
+                part = Taken(
+                    lot, left, share(lot.cost, left, lot.remaining), share(lot.bare, left, lot.remaining)
+                )
+                lot.remaining -= left
+                lot.cost -= part.cost
+                lot.bare -= part.bare
+            left -= part.quantity
+            self.cost -= part.cost
+            self.bare -= part.bare
+            taken.append(part)
+        self.quantity -= quantity
+        return taken
+
+    def _take_average(self, quantity: Decimal) -> list[Taken]:
+        """A share of the pool's cost leaves; lots end oldest first so that dates and holding periods stay known."""
+        cost = share(self.cost, quantity, self.quantity)
+        bare = share(self.bare, quantity, self.quantity)
+        parts: list[tuple[Lot, Decimal]] = []
+        left = quantity
+        heap = self._heap
+        while left:
+            lot = heap[0][3]
+            part = min(lot.remaining, left)
+            lot.remaining -= part
+            if not lot.remaining:
+                heapq.heappop(heap)
+            parts.append((lot, part))
+            left -= part
+        taken: list[Taken] = []
+        cost_left, bare_left, units_left = cost, bare, quantity
+        for lot, part in parts:
+            part_cost = share(cost_left, part, units_left)
+            part_bare = share(bare_left, part, units_left)
+            taken.append(Taken(lot, part, part_cost, part_bare))
+            cost_left, bare_left, units_left = cost_left - part_cost, bare_left - part_bare, units_left - part
+        self.quantity -= quantity
+        self.cost -= cost
+        self.bare -= bare
+        return taken
+
+    def scale(self, new: Decimal, old: Decimal) -> None:
+        """Multiply all units by new/old; costs and dates stay. A unit below 24 decimals is rounded half-even."""
+        lots = [entry[3] for entry in self._heap]
+        self._heap = []
+        self.quantity = ZERO
+        for lot in lots:
+            lot.remaining = kept(lot.remaining * new / old)
+            lot.opened = kept(lot.opened * new / old)
+            self.quantity += lot.remaining
+        for lot in lots:
+            if lot.remaining:
+                self._push(lot)
+            elif self._method != "average":
+                self.cost -= lot.cost
+                self.bare -= lot.bare
+
+    def open_lots(self) -> list[LotRow]:
+        """The open lots, oldest first. Under average cost every unit carries the pool's cost."""
+        lots = sorted((entry[3] for entry in self._heap), key=lambda lot: (lot.acquired_us, lot.order))
+        if self._method != "average":
+            return [lot.row() for lot in lots]
+        rows: list[LotRow] = []
+        units, cost, bare = self.quantity, self.cost, self.bare
+        for lot in lots:
+            part_cost, part_bare = share(cost, lot.remaining, units), share(bare, lot.remaining, units)
+            rows.append(lot.row()._replace(cost=part_cost, bare=part_bare))
+            units, cost, bare = units - lot.remaining, cost - part_cost, bare - part_bare
+        return rows
+
+    def restore(self, rows: Iterable[LotRow]) -> None:
+        """Put the lots of a checkpoint back."""
+        for row in rows:
+            self.add(Lot(*row))

@@ -1,0 +1,1 @@
+"""What wakes the service: HTTP, prices from the bus, timers."""
