@@ -49,17 +49,18 @@ class Servers:
         self._local: list[LocalServer] = []
         self._containers: list[ContainerServer] = []
 
-    def start(self) -> dict[str, str]:
+    def start(self, *, fresh: bool = False) -> dict[str, str]:
         """Boot everything and wait until it does its work; the environment variables that lead there.
 
-        What is given by its URL is passed on as it is. On any failure what was started is stopped again.
+        What is given by its URL is passed on as it is. `fresh` begins without the data of an earlier start.
+        On any failure what was started is stopped again.
         """
         unusable = [choice for choice in self._choices if not choice.is_usable]
         if unusable:
             raise StackError(advice(self._choices))
         self._lock.acquire()
         try:
-            return self._start()
+            return self._start(fresh=fresh)
         except BaseException:
             self.stop()
             raise
@@ -84,7 +85,7 @@ class Servers:
             server.launch()
         return [server.name for server in dead]
 
-    def _start(self) -> dict[str, str]:
+    def _start(self, *, fresh: bool) -> dict[str, str]:
         stop_stale(self.folder / "pids", self._say)
         urls = {name: value for name, value in self._environ.items() if name in _PASSED_ON and value}
         for choice in self._choices:
@@ -92,6 +93,8 @@ class Servers:
                 kind = _KINDS[choice.backend.name]
                 self._local.append(kind(self.folder, self._profile, self._environ))
         for server in self._local:
+            if fresh:
+                server.forget()
             server.choose_ports()
             server.launch()
             for note in server.notes:

@@ -38,8 +38,8 @@ class Account:
     groups: tuple[int, ...]
 
 
-def _die_with(parent: int, death_signal: signal.Signals) -> Callable[[], None]:
-    """What the child does between fork and exec: ask the kernel for a signal when the parent ends."""
+def die_with(parent: int, death_signal: signal.Signals) -> Callable[[], None]:
+    """For `preexec_fn`: what a child does between fork and exec to get a signal when its parent ends."""
 
     def prepare() -> None:
         if _LIBC is None:
@@ -49,6 +49,12 @@ def _die_with(parent: int, death_signal: signal.Signals) -> Callable[[], None]:
             os._exit(_ORPHANED)
 
     return prepare
+
+
+def die_with_parent(death_signal: signal.Signals) -> None:
+    """Let this very process get a signal when the one that started it ends."""
+    if _LIBC is not None:
+        _LIBC.prctl(_PR_SET_PDEATHSIG, int(death_signal), 0, 0, 0)
 
 
 class Child:
@@ -126,7 +132,7 @@ def spawn(
     """
     pid_folder.mkdir(parents=True, exist_ok=True)
     stream: IO[bytes] = log.open("ab") if isinstance(log, Path) else log
-    prepare = _die_with(os.getpid(), death_signal or stop_signal)
+    prepare = die_with(os.getpid(), death_signal or stop_signal)
     arguments = [str(part) for part in command]
     common = {"cwd": cwd, "env": dict(env), "start_new_session": True, "preexec_fn": prepare}
     try:

@@ -53,7 +53,7 @@ class DockerEngine:
         for attempt in (self._client.images.get, self._client.images.pull):
             try:
                 attempt(image)
-            except Exception:  # noqa: BLE001, S112 - whatever is said, the next way is tried
+            except Exception:  # noqa: S112 - whatever is said, the next way is tried
                 continue
             return True
         return False
@@ -67,7 +67,7 @@ class DockerEngine:
             client.ping()
             # The pull of an image takes longer than an answer may.
             return docker.from_env(timeout=300)
-        except Exception:  # noqa: BLE001 - no library, no socket, no permission, no engine: all mean "not here"
+        except Exception:
             return None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -63,6 +64,15 @@ class PostgresServer(LocalServer):
         """`DATABASE_URL`."""
         account = f"{USER}:{self.secret()}" if self.profile.durable else USER
         return {"DATABASE_URL": f"postgresql://{account}@{_HOST}:{self.port}/{DATABASE}"}
+
+    def forget(self) -> None:
+        """The data may lie outside our folder."""
+        account = lesser_account()
+        if account is not None:
+            base = self._find_base(account)
+            self.notes.clear()
+            shutil.rmtree(base, ignore_errors=True)
+        super().forget()
 
     def secret_folder(self) -> Path:
         """The data may lie outside our folder."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -74,6 +75,10 @@ class LocalServer(ABC):
         self.folder.mkdir(parents=True, exist_ok=True)
         self._log.parent.mkdir(parents=True, exist_ok=True)
         self._log.unlink(missing_ok=True)
+
+    def forget(self) -> None:
+        """Remove the data of earlier starts."""
+        shutil.rmtree(self.folder, ignore_errors=True)
 
     def is_running(self) -> bool:
         """Whether every process of it is alive."""

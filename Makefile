@@ -1,0 +1,108 @@
+# CryptoPulse. `make help` lists every task; `make run` and `make test` install whatever is missing.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+PY := .venv/bin/python
+SERVICES := ingestor indicators alerts portfolio gateway
+PACKAGES := libs/common $(addprefix services/,$(SERVICES))
+# A stamp that names this very folder: a virtual environment that was copied along with a checkout is of no use.
+STAMP := .venv/.installed-$(shell pwd -P | cksum | cut -d' ' -f1)
+# Runs a command with the settings of .env; what is set in the environment already wins.
+WITH_ENV := $(PY) -m tools.local_stack env --
+PYTEST := $(WITH_ENV) $(PY) -m pytest -q
+tests_of = $(wildcard libs/*/tests/$(1) services/*/tests/$(1) tools/*/tests/$(1) tests/$(1))
+LOCK_FLAGS := --quiet --universal --generate-hashes --python-version 3.11 --no-header --no-emit-index-url \
+	--no-emit-find-links --no-emit-package cryptopulse-common
+STEPS ?= lint unit contract architecture integration e2e
+
+##@ Daily
+
+help: ## list every task
+	@awk -F ':.*## ' '/^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z0-9_-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' Makefile
+
+run: venv system ## run the whole system here: FEED=auto|live|sim, PORT=8000, SYMBOLS=BTC-USD,...
+	@exec $(PY) -m tools.local_stack run --tied
+
+test: venv system ## all that CI runs, on real servers: lint, unit, contract, architecture, integration, e2e
+	@exec $(PY) -m tools.local_stack exec --tied -- scripts/steps $(STEPS)
+
+fmt: venv ## format the code and mend what ruff can mend
+	@.venv/bin/ruff check --fix --quiet . || true
+	@.venv/bin/ruff format .
+
+lint: venv ## ruff, formatting, mypy strict, the five floors
+	@.venv/bin/ruff check .
+	@.venv/bin/ruff format --check --quiet . || { .venv/bin/ruff format --check .; exit 1; }
+	@.venv/bin/mypy
+	@.venv/bin/lint-imports --no-logo
+
+##@ Tests (ARGS="-k name -x" goes to pytest)
+
+unit: venv ## milliseconds each, no network
+	@$(PYTEST) $(call tests_of,unit) $(ARGS)
+
+contract: venv ## golden messages, published schemas, parsers
+	@$(PYTEST) $(call tests_of,contract) $(ARGS)
+
+architecture: venv ## the floors bite, the house rules hold
+	@$(PYTEST) $(call tests_of,architecture) $(ARGS)
+
+integration: venv ## on real RabbitMQ, Redis and Postgres
+	@$(PYTEST) $(call tests_of,integration) $(ARGS)
+
+e2e: venv ## the five services as processes, a frame in and a message out
+	@$(PYTEST) $(call tests_of,e2e) $(ARGS)
+
+faults: venv system ## the fault catalogue: each fault, its invariant, its figures
+	@exec $(PY) -m tools.local_stack exec --tied -- $(PY) -m pytest -q $(call tests_of,faults) $(ARGS)
+
+readme: ## the commands of README.md on a clean clone, with the time to the first price
+	@$(MAKE) venv
+	@$(PYTEST) -s $(call tests_of,readme) $(ARGS)
+
+coverage: venv ## what the unit and contract tests reach
+	@mkdir -p .run && $(WITH_ENV) $(PY) -m coverage run -m pytest -q $(call tests_of,unit) $(call tests_of,contract) $(ARGS)
+	@$(PY) -m coverage combine -q && $(PY) -m coverage report
+
+bench: venv system ## the benchmarks beside their yardsticks: CASE=route picks one
+	@exec $(PY) -m tools.local_stack exec --tied -- $(PY) -m tools.bench $(CASE)
+
+##@ Upkeep
+
+venv: $(STAMP) ## install requirements.lock and the packages (a no-op when nothing changed)
+
+$(STAMP): requirements.lock scripts/venv $(addsuffix /pyproject.toml,$(PACKAGES))
+	@scripts/venv $@ $(PACKAGES)
+
+system: venv ## install the servers that are missing, where apt and root allow it
+	@$(PY) -m tools.local_stack system
+
+lock: venv ## resolve again: requirements.lock, then one per service as a part of it
+	@.venv/bin/uv pip compile $(LOCK_FLAGS) requirements.in $(addsuffix /pyproject.toml,$(PACKAGES)) -o requirements.lock
+	@for service in $(SERVICES); do \
+		.venv/bin/uv pip compile $(LOCK_FLAGS) -c requirements.lock libs/common/pyproject.toml \
+			services/$$service/pyproject.toml -o services/$$service/requirements.lock; \
+	done
+
+docs: venv ## write docs/asyncapi.json and docs/openapi.json anew
+	@$(PY) -m tools.docs
+
+clean: ## remove what tests and runs left; data of `make run` included
+	@rm -rf .run .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+
+##@ Containers
+
+up: ## build and start everything with Docker Compose
+	@docker compose up --build --detach
+
+down: ## stop the containers, keep the data
+	@docker compose down
+
+logs: ## follow the containers' logs
+	@docker compose logs --follow --tail 100
+
+.PHONY: help run test fmt lint unit contract architecture integration e2e faults readme coverage bench venv system \
+	lock docs clean up down logs
