@@ -53,4 +53,4 @@ def command_of(pid: int) -> str:
         raw = Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:
         return ""
-    return raw.replace(b"\0", b" ").decode("utf-8", "replace").strip()
+    return " ".join(raw.replace(b"\0", b" ").decode("utf-8", "replace").split())
