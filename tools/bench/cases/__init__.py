@@ -1,0 +1,1 @@
+"""The cases of `make bench`, one module each with a `CASE`."""
