@@ -1,0 +1,1 @@
+"""The ports made real: Redis, Postgres, the bus, worker processes."""

@@ -1,0 +1,1 @@
+"""Use cases of market analytics, and the ports that they need."""

@@ -1,0 +1,258 @@
+"""Bars while they are built: exact sums, folding of trades into minutes and of minutes into longer bars (step 7)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from decimal import Context, Decimal
+from operator import mul
+from typing import Final
+
+import msgspec
+
+from cryptopulse.common.contracts.candles import Candle
+from cryptopulse.common.contracts.intervals import MINUTE_MS, Interval, next_open
+from cryptopulse.common.contracts.ticks import Conflated, Trade
+
+EXACT: Final = Context(prec=80)
+"""Wide enough that sums and products of prices and sizes never round."""
+ZERO: Final = Decimal(0)
+
+
+class Bar(msgspec.Struct, array_like=True):
+    """A bar under construction or just closed. `open_time` in ms; `parts` counts the minutes that are in it.
+
+    `first_minute` and `last_minute` are the open times of the first and last minute folded in: they say which
+    minute's open and close are the bar's. `volume` in base, `quote_volume` in quote units, all exact.
+    """
+
+    open_time: int
+    open: Decimal
+    high: Decimal
+    low: Decimal
+    close: Decimal
+    volume: Decimal
+    quote_volume: Decimal
+    trades: int
+    taker_buy_volume: Decimal
+    first_id: int | None = None
+    last_id: int | None = None
+    complete: bool = True
+    revision: int = 0
+    parts: int = 1
+    first_minute: int = 0
+    last_minute: int = 0
+    simulated: bool = False
+
+    def candle(self, symbol: str, source: str, interval: Interval, *, closed: bool) -> Candle:
+        """The bar as others see it."""
+        return Candle(
+            symbol=symbol,
+            source=source,
+            interval=interval,
+            open_time=self.open_time,
+            open=self.open,
+            high=self.high,
+            low=self.low,
+            close=self.close,
+            volume=self.volume,
+            quote_volume=self.quote_volume,
+            trades=self.trades,
+            taker_buy_volume=self.taker_buy_volume,
+            first_id=self.first_id,
+            last_id=self.last_id,
+            closed=closed,
+            complete=self.complete,
+            revision=self.revision,
+            simulated=self.simulated,
+        )
+
+
+class Run(msgspec.Struct, frozen=True, array_like=True):
+    """What a run of trades of one minute comes to; ids are None where the venue does not number trades.
+
+    Computed once, folded into every bar that the trades belong to. `last_us` is the newest event time.
+    """
+
+    minute: int
+    open: Decimal
+    high: Decimal
+    low: Decimal
+    close: Decimal
+    volume: Decimal
+    quote_volume: Decimal
+    trades: int
+    taker_buy_volume: Decimal
+    first_id: int | None
+    last_id: int | None
+    last_us: int
+
+
+def summarise(trades: Sequence[Trade], minute: int) -> Run:
+    """A run of at least one trade of one minute. The open is that of the lowest id, the close of the highest.
+
+    Must run under `EXACT` (see `decimal.localcontext`) so that sums stay exact.
+    """
+    first, last = trades[0], trades[-1]
+    if len(trades) == 1:
+        price, size = first.price, first.size
+        taker = size if first.side == "buy" else ZERO
+        return Run(
+            minute, price, price, price, price, size, price * size, 1, taker, first.trade_id, first.trade_id,
+            first.event_us,
+        )  # fmt: skip
+    if first.trade_id > last.trade_id:
+        trades = sorted(trades, key=_trade_id)
+        first, last = trades[0], trades[-1]
+    prices = [trade.price for trade in trades]
+    sizes = [trade.size for trade in trades]
+    return Run(
+        minute,
+        first.price,
+        max(prices),
+        min(prices),
+        last.price,
+        sum(sizes, ZERO),
+        sum(map(mul, prices, sizes), ZERO),
+        len(trades),
+        sum([trade.size for trade in trades if trade.side == "buy"], ZERO),
+        first.trade_id,
+        last.trade_id,
+        max(first.event_us, last.event_us),
+    )
+
+
+def summarise_conflated(row: Conflated) -> Run:
+    """What is left of trades that did not fit a bounded buffer, as one run of the minute in which it ended."""
+    return Run(
+        row.last_event_us // 60_000_000 * MINUTE_MS,
+        row.open,
+        row.high,
+        row.low,
+        row.close,
+        row.volume,
+        row.quote_volume,
+        row.trades,
+        row.taker_buy_volume,
+        row.first_id,
+        row.last_id,
+        row.last_event_us,
+    )
+
+
+def _trade_id(trade: Trade) -> int:
+    return trade.trade_id
+
+
+def bar_of(run: Run, *, simulated: bool) -> Bar:
+    """A new minute from its first run."""
+    return Bar(
+        open_time=run.minute,
+        open=run.open,
+        high=run.high,
+        low=run.low,
+        close=run.close,
+        volume=run.volume,
+        quote_volume=run.quote_volume,
+        trades=run.trades,
+        taker_buy_volume=run.taker_buy_volume,
+        first_id=run.first_id,
+        last_id=run.last_id,
+        first_minute=run.minute,
+        last_minute=run.minute,
+        simulated=simulated,
+    )
+
+
+def fold_run(bar: Bar, run: Run) -> None:
+    """Fold a run into its minute. Ids decide whose price is the open and the close; without ids, arrival does."""
+    if run.high > bar.high:
+        bar.high = run.high
+    if run.low < bar.low:
+        bar.low = run.low
+    if bar.trades == 0:
+        bar.open, bar.high, bar.low = run.open, run.high, run.low
+    bar.volume += run.volume
+    bar.quote_volume += run.quote_volume
+    bar.trades += run.trades
+    bar.taker_buy_volume += run.taker_buy_volume
+    if run.first_id is None or run.last_id is None or bar.first_id is None or bar.last_id is None:
+        bar.close = run.close
+        bar.first_id = run.first_id if bar.first_id is None else bar.first_id
+        bar.last_id = run.last_id if run.last_id is not None else bar.last_id
+        return
+    if run.first_id < bar.first_id:
+        bar.first_id, bar.open = run.first_id, run.open
+    if run.last_id > bar.last_id:
+        bar.last_id, bar.close = run.last_id, run.close
+
+
+def flat_bar(minute: int, price: Decimal, *, last_id: int | None, complete: bool, simulated: bool) -> Bar:
+    """A quiet minute: the price stood still and nothing was traded, as venues' own candles show it."""
+    return Bar(
+        open_time=minute,
+        open=price,
+        high=price,
+        low=price,
+        close=price,
+        volume=ZERO,
+        quote_volume=ZERO,
+        trades=0,
+        taker_buy_volume=ZERO,
+        last_id=last_id,
+        complete=complete,
+        first_minute=minute,
+        last_minute=minute,
+        simulated=simulated,
+    )
+
+
+def start_longer(open_time: int, minute: Bar) -> Bar:
+    """A longer bar that begins with this minute (or shorter bar)."""
+    longer = msgspec.structs.replace(minute, open_time=open_time, revision=0)
+    return longer
+
+
+def fold_bar(longer: Bar, part: Bar) -> None:
+    """Fold a later part (a minute, an hour, a day) into a longer bar; parts come oldest first."""
+    if part.high > longer.high:
+        longer.high = part.high
+    if part.low < longer.low:
+        longer.low = part.low
+    longer.close = part.close
+    longer.volume = EXACT.add(longer.volume, part.volume)
+    longer.quote_volume = EXACT.add(longer.quote_volume, part.quote_volume)
+    longer.trades += part.trades
+    longer.taker_buy_volume = EXACT.add(longer.taker_buy_volume, part.taker_buy_volume)
+    longer.first_id = part.first_id if longer.first_id is None else longer.first_id
+    longer.last_id = part.last_id if part.last_id is not None else longer.last_id
+    longer.complete = longer.complete and part.complete
+    longer.parts += part.parts
+    longer.last_minute = part.last_minute
+    longer.simulated = longer.simulated or part.simulated
+
+
+def correct_part(longer: Bar, old: Bar | None, new: Bar) -> None:
+    """Replace what minute `old` gave to a longer bar by `new` (a late trade only widens a minute)."""
+    longer.high = max(longer.high, new.high)
+    longer.low = min(longer.low, new.low)
+    if new.open_time <= longer.first_minute:
+        longer.open, longer.first_minute = new.open, new.open_time
+        longer.first_id = new.first_id if new.first_id is not None else longer.first_id
+    if new.open_time >= longer.last_minute:
+        longer.close, longer.last_minute = new.close, new.open_time
+        longer.last_id = new.last_id if new.last_id is not None else longer.last_id
+    longer.volume = EXACT.add(longer.volume, EXACT.subtract(new.volume, old.volume if old else ZERO))
+    longer.quote_volume = EXACT.add(
+        longer.quote_volume, EXACT.subtract(new.quote_volume, old.quote_volume if old else ZERO)
+    )
+    longer.taker_buy_volume = EXACT.add(
+        longer.taker_buy_volume, EXACT.subtract(new.taker_buy_volume, old.taker_buy_volume if old else ZERO)
+    )
+    longer.trades += new.trades - (old.trades if old else 0)
+    if old is None:
+        longer.parts += 1
+
+
+def minutes_in(open_time: int, interval: str) -> int:
+    """How many minutes a bar that opens at `open_time` has."""
+    return (next_open(open_time, interval) - open_time) // MINUTE_MS

@@ -1,0 +1,225 @@
+"""The candles of one symbol from one source: minutes from trades, longer bars from minutes, closes and corrections.
+
+Longer bars are folded from minutes only, so that intervals can never disagree.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+from cryptopulse.common.contracts.candles import Candle
+from cryptopulse.common.contracts.intervals import MINUTE_MS, PUBLIC_INTERVALS, Interval, next_open, open_time
+from cryptopulse.indicators.domain.bars import (
+    Bar,
+    Run,
+    bar_of,
+    correct_part,
+    flat_bar,
+    fold_bar,
+    fold_run,
+    minutes_in,
+    start_longer,
+)
+
+LONGER: Final[tuple[Interval, ...]] = PUBLIC_INTERVALS[1:]
+MAX_OPEN_MINUTES: Final = 4
+MAX_QUIET_MINUTES: Final = 1440
+KEPT: Final[dict[str, int]] = {"1m": 10, "5m": 3}
+"""How many closed bars stay at hand for late trades; one of each other interval."""
+DENSE_ID_VENUES: Final = frozenset({"binance", "coinbase", "kraken"})
+"""Venues that number the trades of a pair without holes: a missing number is a missing trade."""
+
+
+class Closed(msgspec.Struct, frozen=True, array_like=True):
+    """A bar that closed, or a closed one that was corrected (`revision` > 0)."""
+
+    interval: Interval
+    bar: Bar
+
+
+class TooLate(msgspec.Struct, frozen=True, array_like=True):
+    """A trade whose minute is no longer at hand: the venue's own candle has to correct it."""
+
+    minute: int
+
+
+class CandleSeries(msgspec.Struct, array_like=True):
+    """State of one (symbol, source). `closed_until` is the open time of the first minute that is not closed, 0 at first.
+
+    `next_id` is the trade id that a gapless next minute begins with.
+    """
+
+    symbol: str
+    source: str
+    dense_ids: bool
+    minutes: list[Bar] = []
+    longer: dict[str, Bar] = {}
+    kept: dict[str, list[Bar]] = {}
+    closed_until: int = 0
+    next_id: int | None = None
+    simulated: bool = False
+
+    def add(self, run: Run, *, closes: bool) -> list[Closed | TooLate]:
+        """Fold a run of one minute. With `closes`, older minutes close at once: the venue has gone on.
+
+        Must run under `bars.EXACT`.
+        """
+        minute = run.minute
+        if minutes := self.minutes:
+            newest = minutes[-1]
+            if newest.open_time == minute:
+                fold_run(newest, run)
+                return []
+        if minute < self.closed_until:
+            return self._late(run)
+        events: list[Closed | TooLate] = []
+        self._open(run)
+        if closes:
+            events += self.close_before(minute)
+        while len(self.minutes) > MAX_OPEN_MINUTES:
+            events += self.close_before(self.minutes[0].open_time + MINUTE_MS)
+        return events
+
+    def _open(self, run: Run) -> None:
+        for index, bar in enumerate(self.minutes):
+            if bar.open_time == run.minute:
+                fold_run(bar, run)
+                return
+            if bar.open_time > run.minute:
+                self.minutes.insert(index, bar_of(run, simulated=self.simulated))
+                return
+        self.minutes.append(bar_of(run, simulated=self.simulated))
+
+    def close_before(self, limit_ms: int, *, fill_quiet: bool = False) -> list[Closed | TooLate]:
+        """Close every minute that ends at or before `limit_ms`, and longer bars that end with them.
+
+        Quiet minutes between closed ones are flat bars when the ids prove that nothing is missing, or, with
+        `fill_quiet`, when the caller knows that the feed was live. Otherwise they stay absent: a visible hole.
+        """
+        events: list[Closed | TooLate] = []
+        while self.minutes and self.minutes[0].open_time + MINUTE_MS <= limit_ms:
+            bar = self.minutes.pop(0)
+            proven = self.next_id is not None and bar.first_id == self.next_id
+            self._fill(bar.open_time, events, fill=proven or fill_quiet)
+            self._judge(bar)
+            self._close_minute(bar, events)
+        end = min(limit_ms, self.minutes[0].open_time) if self.minutes else limit_ms
+        if fill_quiet:
+            self._fill(end - end % MINUTE_MS, events, fill=True)
+        self._close_longer(end, events)
+        return events
+
+    def _fill(self, until: int, events: list[Closed | TooLate], *, fill: bool) -> None:
+        if not fill or not self.closed_until or not self.kept.get("1m"):
+            return
+        if until - self.closed_until > MAX_QUIET_MINUTES * MINUTE_MS:
+            return
+        last = self.kept["1m"][-1]
+        while self.closed_until < until:
+            bar = flat_bar(
+                self.closed_until, last.close, last_id=last.last_id, complete=True, simulated=self.simulated
+            )
+            self._close_minute(bar, events)
+
+    def _judge(self, bar: Bar) -> None:
+        """Set `complete`: every trade number from the end of the previous minute on is there."""
+        if not self.dense_ids or bar.first_id is None or bar.last_id is None:
+            bar.complete = bar.complete and self.closed_until == bar.open_time
+            return
+        whole = bar.last_id - bar.first_id + 1 == bar.trades
+        bar.complete = whole and self.next_id is not None and bar.first_id == self.next_id
+
+    def _close_minute(self, bar: Bar, events: list[Closed | TooLate]) -> None:
+        self._close_longer(bar.open_time, events)
+        self.closed_until = bar.open_time + MINUTE_MS
+        if bar.last_id is not None:
+            self.next_id = bar.last_id + 1
+        self._keep("1m", bar)
+        events.append(Closed("1m", bar))
+        for interval in LONGER:
+            longer = self.longer.get(interval)
+            if longer is None:
+                self.longer[interval] = start_longer(open_time(bar.open_time, interval), bar)
+            else:
+                fold_bar(longer, bar)
+        self._close_longer(self.closed_until, events)
+
+    def _close_longer(self, until: int, events: list[Closed | TooLate]) -> None:
+        for interval in LONGER:
+            longer = self.longer.get(interval)
+            if longer is None or next_open(longer.open_time, interval) > until:
+                continue
+            del self.longer[interval]
+            longer.complete = longer.complete and longer.parts == minutes_in(longer.open_time, interval)
+            self._keep(interval, longer)
+            events.append(Closed(interval, longer))
+
+    def _keep(self, interval: str, bar: Bar) -> None:
+        kept = self.kept.setdefault(interval, [])
+        kept.append(bar)
+        if len(kept) > KEPT.get(interval, 1):
+            del kept[0]
+
+    def _late(self, run: Run) -> list[Closed | TooLate]:
+        """Re-open a closed minute for a late run; it and the bars above it get a new revision."""
+        kept = self.kept.get("1m", [])
+        found = next((i for i, bar in enumerate(kept) if bar.open_time == run.minute), None)
+        if found is None:
+            return [TooLate(run.minute)]
+        old = kept[found]
+        new = msgspec.structs.replace(old, revision=old.revision + 1)
+        if old.trades == 0:
+            new.first_id, new.last_id = run.first_id, run.last_id
+            new.open, new.close = run.open, run.close
+        fold_run(new, run)
+        if self.dense_ids and new.first_id is not None and new.last_id is not None:
+            before = kept[found - 1].last_id if found else None
+            new.complete = new.last_id - new.first_id + 1 == new.trades and (
+                before is None or new.first_id == before + 1
+            )
+        kept[found] = new
+        if found == len(kept) - 1:
+            if new.last_id is not None:
+                self.next_id = max(self.next_id or 0, new.last_id + 1)
+        return [Closed("1m", new), *self._correct_longer(old, new)]
+
+    def _correct_longer(self, old: Bar | None, new: Bar) -> list[Closed | TooLate]:
+        events: list[Closed | TooLate] = []
+        for interval in LONGER:
+            bucket = open_time(new.open_time, interval)
+            forming = self.longer.get(interval)
+            if forming is not None and forming.open_time == bucket:
+                correct_part(forming, old, new)
+                continue
+            for index, bar in enumerate(self.kept.get(interval, [])):
+                if bar.open_time == bucket:
+                    fixed = msgspec.structs.replace(bar, revision=bar.revision + 1)
+                    correct_part(fixed, old, new)
+                    self.kept[interval][index] = fixed
+                    events.append(Closed(interval, fixed))
+        return events
+
+    def forming(self, interval: Interval) -> Candle | None:
+        """The bar of this interval that is still open, with everything until now; None when there is none."""
+        minutes = self.minutes
+        if interval == "1m":
+            return minutes[-1].candle(self.symbol, self.source, "1m", closed=False) if minutes else None
+        bar = self.forming_bar(interval)
+        return None if bar is None else bar.candle(self.symbol, self.source, interval, closed=False)
+
+    def forming_bar(self, interval: Interval) -> Bar | None:
+        """As `forming`, as a bar of its own."""
+        minutes = self.minutes
+        if interval == "1m":
+            return minutes[-1] if minutes else None
+        longer = self.longer.get(interval)
+        bar = None if longer is None else msgspec.structs.replace(longer)
+        for minute in minutes:
+            bucket = open_time(minute.open_time, interval)
+            if bar is None or bar.open_time < bucket:
+                bar = start_longer(bucket, minute)
+            elif bar.open_time == bucket:
+                fold_bar(bar, minute)
+        return bar
