@@ -16,6 +16,7 @@ import orjson
 from cryptopulse.common.config.settings import DatabaseSettings, ServiceSettings, SettingsError, describe
 from cryptopulse.common.runtime.service import Runtime
 from cryptopulse.common.runtime.version import version_of
+from cryptopulse.common.security.identity import InternalVerifier, authenticate
 from cryptopulse.common.telemetry import logging, tracing
 
 EXIT_OK: Final = 0
@@ -123,6 +124,7 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
 
 async def _run(settings: SettingsT, build: Build[SettingsT]) -> int:
     runtime = Runtime(settings.service)
+    authenticate(runtime.app, InternalVerifier(settings.internal_jwt_secret, settings.service))
     await runtime.run(
         build(settings, runtime),
         host=settings.host,
