@@ -91,7 +91,13 @@ def folder_for(account: Account, wanted: Path, *, named_after: Path) -> Path:
     """
     wanted.mkdir(parents=True, exist_ok=True)
     if not can_enter(wanted.parent, account):
-        wanted = _private_folder(named_after) / wanted.name
+        private = _private_folder(named_after)
+        if not can_enter(private, account):
+            raise StackError(
+                f"user {account.name}, whom the server runs as, can enter neither {wanted.parent} nor {private}: "
+                "set TMPDIR to a folder that is open to all, or run as a normal user"
+            )
+        wanted = private / wanted.name
         wanted.mkdir(exist_ok=True)
     os.chown(wanted, account.uid, account.gid)
     wanted.chmod(0o700)
