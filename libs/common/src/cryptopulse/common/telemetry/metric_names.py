@@ -47,6 +47,7 @@ StoreMetric = Literal[
     "cryptopulse_database_pool_connections",
     "cryptopulse_database_pool_in_use_connections",
     "cryptopulse_database_pool_waiting_callers",
+    "cryptopulse_outbox_failed_rows",
     "cryptopulse_outbox_oldest_age_seconds",
     "cryptopulse_outbox_pending_rows",
     "cryptopulse_outbox_published_total",
@@ -54,12 +55,22 @@ StoreMetric = Literal[
 ]
 IngestorMetric = Literal[
     "cryptopulse_feed_connected",
+    "cryptopulse_feed_connects_total",
+    "cryptopulse_frames_refused_total",
+    "cryptopulse_history_candles_total",
+    "cryptopulse_history_series_left",
+    "cryptopulse_ingest_buffer_trades",
     "cryptopulse_last_tick_timestamp_seconds",
     "cryptopulse_provider_budget_left_ratio",
     "cryptopulse_provider_requests_total",
     "cryptopulse_sequence_gaps_total",
     "cryptopulse_ticks_dropped_total",
     "cryptopulse_ticks_total",
+    "cryptopulse_trades_duplicate_total",
+    "cryptopulse_trades_held",
+    "cryptopulse_trades_lost_total",
+    "cryptopulse_trades_repaired_total",
+    "cryptopulse_venue_clock_offset_seconds",
 ]
 IndicatorsMetric = Literal[
     "cryptopulse_candles_closed_total",
