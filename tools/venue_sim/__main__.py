@@ -1,0 +1,33 @@
+"""`python -m tools.venue_sim`: options from the command line, one line that says what runs, until Ctrl-C or SIGTERM."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+
+import uvloop
+
+from tools.venue_sim.cli import parse, started_line
+from tools.venue_sim.report import Reporter
+from tools.venue_sim.simulator import Simulator
+
+
+async def _run(arguments: list[str]) -> None:
+    options = parse(arguments)
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    try:
+        simulator = Simulator(options)
+        async with simulator.running():
+            print(started_line(simulator), flush=True)
+            async with Reporter(simulator, options.report_seconds).running():
+                await stop.wait()
+    except OSError as error:
+        sys.exit(f"venue_sim cannot listen: {error}")
+
+
+if __name__ == "__main__":
+    uvloop.run(_run(sys.argv[1:]))

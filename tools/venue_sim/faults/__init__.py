@@ -1,0 +1,1 @@
+"""Misbehaviour on command: what can be asked for, and how it is done."""

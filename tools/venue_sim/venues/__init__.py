@@ -1,0 +1,1 @@
+"""One package per venue: its WebSocket dialect, its REST paths and its wire shapes."""

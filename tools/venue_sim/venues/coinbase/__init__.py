@@ -1,0 +1,1 @@
+"""Coinbase Advanced Trade and Coinbase Exchange, as the simulator serves it."""

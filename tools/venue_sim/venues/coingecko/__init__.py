@@ -1,0 +1,1 @@
+"""CoinGecko v3, as the simulator serves it."""
