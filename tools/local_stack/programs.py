@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,13 +24,18 @@ STOP_ORDER: tuple[tuple[str, ...], ...] = (
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """One process that the supervisor keeps running; `before` are commands that end before it starts."""
+    """One process that the supervisor keeps running.
+
+    `before` are commands that must end well before it starts; `waits_for` are ports of this machine that must answer,
+    for a while at most: what comes late is the program's own to cope with.
+    """
 
     name: str
     command: tuple[str, ...]
     env: Mapping[str, str]
     log: Path
     before: tuple[tuple[str, ...], ...] = ()
+    waits_for: tuple[int, ...] = ()
 
 
 def internal_ports(environ: Mapping[str, str]) -> dict[str, int]:
@@ -68,11 +73,12 @@ def service_environment(environ: Mapping[str, str], *more: Mapping[str, str]) ->
     return env
 
 
-def services(env: Mapping[str, str], logs: Path) -> list[Program]:
-    """The five, those with a schema migrated first."""
+def services(env: Mapping[str, str], logs: Path, *, venue_ports: Sequence[int] = ()) -> list[Program]:
+    """The five, those with a schema migrated first; the ingestor waits for venues on this machine."""
     found = []
     for name, facts in SERVICES.items():
         command = (sys.executable, "-m", f"cryptopulse.{name}")
         before = ((*command, "migrate"),) if facts.schema else ()
-        found.append(Program(name=name, command=command, env=env, log=logs / f"{name}.log", before=before))
+        waits_for = tuple(venue_ports) if name == "ingestor" else ()
+        found.append(Program(name, command, env, logs / f"{name}.log", before, waits_for))
     return found

@@ -47,6 +47,7 @@ class Stack:
     def __init__(self, environ: Mapping[str, str], checkout: Path) -> None:
         self._began = time.monotonic()
         self._environ = environ
+        self._checkout = checkout
         self._config: RunConfig = read_config(environ, checkout)
         self._folder = self._config.folder
         self._env_file = self._folder / "env"
@@ -129,13 +130,14 @@ class Stack:
             "LOG_FORMAT": "json",
         }
         logs = self._folder / "log"
+        venue_ports: list[int] = []
         if is_simulated:
-            program, venue_urls = simulator(environ, logs)
+            program, venue_urls, venue_ports = simulator(environ, logs)
             programs.append(program)
             values |= venue_urls
         run_env.write(self._env_file, values)
-        programs += services(service_environment(environ, values), logs)
-        supervisor = Supervisor(programs, pid_folder=self._folder / "pids", cwd=self._folder, say=say)
+        programs += services(service_environment(environ, values), logs, venue_ports=venue_ports)
+        supervisor = Supervisor(programs, pid_folder=self._folder / "pids", cwd=self._checkout, say=say)
         api = Api(DEFAULT_HOST, self._config.port)
         return asyncio.run(self._foreground(supervisor, servers, api, environ))
 

@@ -13,8 +13,10 @@ from cryptopulse.common.testing.servers.children import Child, spawn
 from tools.local_stack.config import EXIT_CONFIG
 from tools.local_stack.logs import LogTail
 from tools.local_stack.programs import Program
+from tools.local_stack.taken import is_free
 
 _POLL_SECONDS = 0.1
+_WAIT_SECONDS = 20.0
 _ECHO_LINES, _ECHO_SECONDS = 5, 10.0
 
 Say = Callable[[str, str], None]
@@ -122,6 +124,7 @@ class Supervisor:
         tail.begin()
         echo = _Echo(program.name, tail, self._say)
         failures = 0
+        await _until_open(program.waits_for, stop)
         while not stop.is_set():
             began = time.monotonic()
             code = await self._once(program, echo, stop)
@@ -178,6 +181,13 @@ class Supervisor:
             self._say(program.name, f"  {line}")
         self.exit_code = EXIT_CONFIG
         stop.set()
+
+
+async def _until_open(ports: Sequence[int], stop: asyncio.Event) -> None:
+    for _ in range(int(_WAIT_SECONDS / _POLL_SECONDS)):
+        if stop.is_set() or all(not is_free("127.0.0.1", port) for port in ports):
+            return
+        await asyncio.sleep(_POLL_SECONDS)
 
 
 async def _ended(children: Sequence[Child], seconds: float) -> None:
