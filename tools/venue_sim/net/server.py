@@ -9,7 +9,7 @@ import hashlib
 import traceback
 from collections import deque
 from http import HTTPStatus
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import httptools
 
@@ -41,8 +41,7 @@ class Peer(asyncio.Protocol):
     # -- asyncio.Protocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's own class is none of asyncio's
         name = transport.get_extra_info("peername")
         self._address = str(name[0]) if isinstance(name, tuple) else ""
         self._peers.add(self)
