@@ -1,0 +1,1 @@
+"""Postgres, Redis, the other services and the outside world, made real."""

@@ -1,0 +1,191 @@
+"""What the use cases of alerts need from the world, as small seams; the adapters keep the promises."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from decimal import Decimal
+from typing import Any, Protocol
+
+from cryptopulse.alerts.domain.definition import RuleDefinition
+from cryptopulse.alerts.domain.market import Position
+from cryptopulse.alerts.domain.rules import Firing, Rule
+from cryptopulse.common.contracts.candles import Candle
+from cryptopulse.common.contracts.indicators import IndicatorUpdate
+from cryptopulse.common.contracts.resolver import Resolver
+
+
+@dataclass(frozen=True, slots=True)
+class RuleRow:
+    """A rule as stored."""
+
+    id: str
+    user_id: str
+    version: int
+    state: str
+    definition: RuleDefinition
+    runtime: dict[str, Any]
+    webhook_ids: list[str]
+    snoozed_until: datetime | None
+    expires_at: datetime | None
+    created_price: Decimal | None
+    armed_at: datetime
+    created_at: datetime
+    updated_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class EventRow:
+    """An event as stored."""
+
+    id: str
+    user_id: str
+    rule_id: str | None
+    type: str
+    dedupe_key: str
+    at: datetime
+    symbol: str
+    source: str
+    condition: str
+    message: str
+    price: Decimal | None
+    threshold: Decimal | None
+    late: bool
+    simulated: bool
+    data: dict[str, Any]
+    created_at: datetime
+    acked_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedEvent:
+    """A firing with its id, its text, and the bytes that its webhooks get: the same at every attempt."""
+
+    id: str
+    firing: Firing
+    message: str
+    body: bytes
+    payload: bytes
+    """The bus message, encoded."""
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """What became of a batch of firings: those stored, and the rules that were not at the version they were fired at."""
+
+    stored: int = 0
+    rejected: frozenset[str] = frozenset()
+
+
+class FiringStore(Protocol):
+    """Stores firings: event, rule's state, outbox and deliveries in one transaction per chunk."""
+
+    async def commit(self, events: Sequence[PreparedEvent]) -> Committed:
+        """Store each event once (unique dedupe key), if its rule is still at the version it fired at.
+
+        Raises `StoreUnavailable`; then nothing or something of the batch is stored, and the same call may be made again:
+        what was stored is told as rejected and changes nothing.
+        """
+        ...
+
+
+class ShardStore(Protocol):
+    """What a shard's owner loads and saves."""
+
+    async def homes(self) -> list[str]:
+        """The homes (assets, `*`) of all active rules."""
+        ...
+
+    async def rules(self, homes: Sequence[str]) -> list[Rule]:
+        """The active rules of these homes."""
+        ...
+
+    async def rule(self, rule_id: str) -> tuple[str, Rule] | None:
+        """(home, rule) when it is active, None when it is gone or not active."""
+        ...
+
+    async def changed_since(self, since: datetime) -> list[str]:
+        """Ids of rules that changed after `since`."""
+        ...
+
+    async def positions(self, bases: Sequence[str]) -> list[Position]:
+        """Where the markets of these assets stood."""
+        ...
+
+    async def save(self, positions: Sequence[Position], rules: Sequence[Rule], *, epoch: int) -> None:
+        """Keep positions (refused silently where a higher epoch wrote) and the memory of rules, in one transaction."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class CurrentPrice:
+    """The newest known price of a market."""
+
+    price: Decimal
+    received_us: int
+    status: str
+    simulated: bool
+
+
+class MarketReader(Protocol):
+    """Latest values, from Redis."""
+
+    async def price(self, symbol: str, source: str) -> CurrentPrice | None:
+        """The newest price, None when none is known. Raises `StoreUnavailable`."""
+        ...
+
+    async def indicator(self, symbol: str, source: str, interval: str) -> IndicatorUpdate | None:
+        """The newest indicator values of a series."""
+        ...
+
+    async def resolver(self) -> Resolver:
+        """The resolver over the newest catalogue. Raises `StoreUnavailable`."""
+        ...
+
+
+class CandleReader(Protocol):
+    """Stored candles, from the indicators service."""
+
+    async def candles(
+        self, symbol: str, source: str, interval: str, from_ms: int, to_ms: int, *, newest: int | None = None
+    ) -> list[Candle]:
+        """Candles of [from_ms, to_ms), oldest first, all pages (or only the `newest` so many). Raises `UpstreamUnavailable`."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """A delivery in our hands until `leased_until`."""
+
+    id: str
+    webhook_id: str
+    user_id: str
+    url: str
+    message_id: str
+    event_type: str
+    body: bytes
+    attempts: int
+    round_attempts: int
+    age_seconds: float
+    secrets: list[bytes] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What an endpoint said: a status, or an error in general words when it said nothing."""
+
+    status: int | None
+    duration_ms: int
+    error: str | None = None
+    retry_after: str | None = None
+    abort: bool = False
+    text: str | None = None
+
+
+class WebhookSender(Protocol):
+    """Posts bytes to a public address, and nowhere else."""
+
+    async def post(self, url: str, body: bytes, headers: dict[str, str]) -> Answer:
+        """One attempt, on a fresh connection to an address that was checked for it. Never raises for what the far side does."""
+        ...

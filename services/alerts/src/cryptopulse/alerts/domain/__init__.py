@@ -1,0 +1,1 @@
+"""Rules, their evaluation, signatures and addresses: values and pure functions."""

@@ -1,0 +1,1 @@
+"""What wakes the alerts service: ticks, prices, candles, indicators, requests, timers."""
