@@ -89,11 +89,15 @@ class VenueHttp:
             await self._quota.block(self.venue, seconds, f"HTTP {status}")
             raise UpstreamUnavailable(f"{self.venue}: HTTP {status}", retry_after_seconds=seconds)
         if status >= 500 or status in (403, 408, 451, 1020):
-            raise UpstreamUnavailable(f"{self.venue}: HTTP {status}", retry_after_seconds=_retry_after(answer))
+            raise UpstreamUnavailable(
+                f"{self.venue}: HTTP {status}", retry_after_seconds=_retry_after(answer)
+            )
         if status >= 400:
             raise Invalid(f"{self.venue}: HTTP {status}: {answer.text[:200]}", code="venue-refused")
         if status >= 300:
-            raise UpstreamUnavailable(f"{self.venue}: HTTP {status} to {answer.headers.get('location', '')[:100]}")
+            raise UpstreamUnavailable(
+                f"{self.venue}: HTTP {status} to {answer.headers.get('location', '')[:100]}"
+            )
 
 
 class ProxiedHttp(VenueHttp):

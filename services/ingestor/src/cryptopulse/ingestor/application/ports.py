@@ -103,7 +103,9 @@ class Venue(Protocol):
         """Trades with these ids that the venue still has, ascending; fewer when some are gone."""
         ...
 
-    async def candles(self, native: str, symbol: str, interval: Interval, from_ms: int, to_ms: int) -> list[Candle]:
+    async def candles(
+        self, native: str, symbol: str, interval: Interval, from_ms: int, to_ms: int
+    ) -> list[Candle]:
         """Closed candles that open in [`from_ms`, `to_ms`), ascending; empty bars are absent."""
         ...
 
@@ -132,7 +134,9 @@ class Wire(Protocol):
 class Sockets(Protocol):
     """Opens sockets. `on_text` is called in the reader, frame by frame, and must not wait."""
 
-    async def open(self, url: str, on_text: Callable[[bytes], None], on_binary: Callable[[int], None]) -> Wire:
+    async def open(
+        self, url: str, on_text: Callable[[bytes], None], on_binary: Callable[[int], None]
+    ) -> Wire:
         """Raises `errors.UpstreamUnavailable` with the reason when it cannot be opened within its time."""
         ...
 

@@ -11,7 +11,9 @@ class Backoff:
 
     __slots__ = ("_base", "_cap", "_random", "attempts")
 
-    def __init__(self, base_seconds: float = 0.5, cap_seconds: float = 30.0, rand: Callable[[], float] = random) -> None:
+    def __init__(
+        self, base_seconds: float = 0.5, cap_seconds: float = 30.0, rand: Callable[[], float] = random
+    ) -> None:
         self._base = base_seconds
         self._cap = cap_seconds
         self._random = rand
@@ -19,7 +21,7 @@ class Backoff:
 
     def next_seconds(self) -> float:
         """The next pause; never under 50 ms, so that nothing spins."""
-        ceiling = min(self._cap, self._base * 2 ** min(self.attempts, 16))
+        ceiling = min(self._cap, self._base * float(1 << min(self.attempts, 16)))
         self.attempts += 1
         return max(0.05, self._random() * ceiling)
 

@@ -71,7 +71,15 @@ class TickBuffer:
     so that bars and trades stay in order. Quotes and reference prices keep the newest only.
     """
 
-    __slots__ = ("_bars", "_limit", "_quotes", "_references", "conflated_quotes", "conflated_trades", "trades")
+    __slots__ = (
+        "_bars",
+        "_limit",
+        "_quotes",
+        "_references",
+        "conflated_quotes",
+        "conflated_trades",
+        "trades",
+    )
 
     def __init__(self, limit: int) -> None:
         self.trades: list[Trade] = []

@@ -47,6 +47,6 @@ NOT_NEGATIVE: Final = Numbers(zero_allowed=True)
 """Sizes in a book, volumes of a candle."""
 
 
-def exact(value: str | int | float | Decimal, *, zero_allowed: bool = True) -> Decimal:
+def exact(value: str | int | Decimal, *, zero_allowed: bool = True) -> Decimal:
     """A decimal of a REST answer, where a JSON number may stand for the text (decoded without a float between)."""
     return checked_decimal(str(value), zero_allowed=zero_allowed)

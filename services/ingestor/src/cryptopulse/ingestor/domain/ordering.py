@@ -81,6 +81,11 @@ class TradeGuard:
         """Begin behind a trade that an earlier process has published: what came since is a gap to repair."""
         self._lines.setdefault(symbol, _Line(last_id, last_us))
 
+    def reset(self) -> None:
+        """Forget every symbol; the counts stay."""
+        self._lines.clear()
+        self._open.clear()
+
     def offer(self, trade: Trade) -> bool:
         """True: `trade` is the next one, hand it on now. False: it was held or dropped; see `released`."""
         line = self._lines.get(trade.symbol)
@@ -123,7 +128,9 @@ class TradeGuard:
         found = []
         for symbol in self._open:
             line = self._lines[symbol]
-            if line.asked is None and (now_us - line.held_since_us >= self.hold_us or len(line.held) >= HELD_LIMIT):
+            if line.asked is None and (
+                now_us - line.held_since_us >= self.hold_us or len(line.held) >= HELD_LIMIT
+            ):
                 line.asked = self._gap(line, symbol)
                 self.counts.gaps += 1
                 found.append(line.asked)

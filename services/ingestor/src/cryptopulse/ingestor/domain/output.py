@@ -8,7 +8,9 @@ from typing import Literal, Protocol
 
 from cryptopulse.common.contracts.ticks import Quote, Trade
 
-RefusalReason = Literal["malformed", "bad_number", "bad_time", "unknown_symbol", "unknown_event", "binary", "oversized"]
+RefusalReason = Literal[
+    "malformed", "bad_number", "bad_time", "unknown_symbol", "unknown_event", "binary", "oversized"
+]
 
 
 @dataclass(frozen=True, slots=True)

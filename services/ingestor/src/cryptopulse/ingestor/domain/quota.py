@@ -9,6 +9,8 @@ from typing import Final, Literal
 
 from cryptopulse.common.contracts.intervals import next_open, open_time
 
+Unit = Literal["weight", "call"]
+
 
 class Priority(IntEnum):
     """Who goes first. Each class leaves a part of every pool to those above it."""
@@ -35,7 +37,7 @@ class PoolRule:
     name: str
     capacity: int
     period_seconds: float
-    unit: Literal["weight", "call"] = "weight"
+    unit: Unit = "weight"
     calendar: Literal["", "month"] = ""
 
     @property

@@ -82,7 +82,9 @@ def chosen(
     wanted = set(wish.names) | set(RATE_SYMBOLS)
     wanted |= {i.symbol for i in trading if i.symbol.rpartition("-")[2] in wish.quotes}
     if wish.top and volumes:
-        ranked = sorted((i for i in trading if i.symbol in volumes), key=lambda i: volumes[i.symbol], reverse=True)
+        ranked = sorted(
+            (i for i in trading if i.symbol in volumes), key=lambda i: volumes[i.symbol], reverse=True
+        )
         wanted |= {i.symbol for i in ranked[: wish.top]}
     found: dict[str, Instrument] = {}
     for instrument in trading:

@@ -94,7 +94,11 @@ class BinanceFeed:
     async def volumes(self) -> dict[str, Decimal]:
         natives = {i.native: i.symbol for i in await self.instruments()}
         rows = await self._http.get(
-            "/ticker/24hr", list[wire.DayVolume], weight=80, priority=Priority.CATALOGUE, params={"type": "MINI"}
+            "/ticker/24hr",
+            list[wire.DayVolume],
+            weight=80,
+            priority=Priority.CATALOGUE,
+            params={"type": "MINI"},
         )
         return {natives[row.symbol]: exact(row.quote_volume) for row in rows if row.symbol in natives}
 
@@ -102,7 +106,9 @@ class BinanceFeed:
         found: list[Trade] = []
         next_id = first_id
         while next_id <= last_id:
-            page = await self._trade_page(native, symbol, next_id, min(TRADES_PER_PAGE, last_id - next_id + 1))
+            page = await self._trade_page(
+                native, symbol, next_id, min(TRADES_PER_PAGE, last_id - next_id + 1)
+            )
             fresh = [trade for trade in page if next_id <= trade.trade_id <= last_id]
             if not fresh:
                 break
@@ -127,17 +133,29 @@ class BinanceFeed:
         except Invalid:
             self._historical = False
         answer = await self._http.get(
-            "/trades", list[wire.RestTrade], weight=25, priority=Priority.REPAIR, params={"symbol": native, "limit": 1_000}
+            "/trades",
+            list[wire.RestTrade],
+            weight=25,
+            priority=Priority.REPAIR,
+            params={"symbol": native, "limit": 1_000},
         )
         return _checked(answer, symbol, received)
 
-    async def candles(self, native: str, symbol: str, interval: Interval, from_ms: int, to_ms: int) -> list[Candle]:
+    async def candles(
+        self, native: str, symbol: str, interval: Interval, from_ms: int, to_ms: int
+    ) -> list[Candle]:
         rows = await self._http.get(
             "/klines",
             list[wire.Kline],
             weight=2,
             priority=Priority.HISTORY,
-            params={"symbol": native, "interval": interval, "startTime": from_ms, "endTime": to_ms - 1, "limit": 1_000},
+            params={
+                "symbol": native,
+                "interval": interval,
+                "startTime": from_ms,
+                "endTime": to_ms - 1,
+                "limit": 1_000,
+            },
             wait_seconds=120.0,
         )
         try:

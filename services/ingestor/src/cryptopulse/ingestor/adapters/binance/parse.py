@@ -16,7 +16,7 @@ from cryptopulse.common.contracts.values import ValueRefusedError, symbol_of
 from cryptopulse.ingestor.adapters.binance import messages as wire
 from cryptopulse.ingestor.domain.numbers import NOT_NEGATIVE, POSITIVE, exact
 from cryptopulse.ingestor.domain.output import ControlAnswer, Output, RefusalReason
-from cryptopulse.ingestor.domain.quota import PoolRule
+from cryptopulse.ingestor.domain.quota import PoolRule, Unit
 from cryptopulse.ingestor.domain.times import FIRST_US, LAST_US, from_ms_or_us
 
 VENUE: Final = "binance"
@@ -164,7 +164,7 @@ def _increment(filters: Iterable[wire.Filter], kind: str) -> Decimal | None:
 
 def pools(info: wire.ExchangeInfo, share: float) -> list[PoolRule]:
     """The budgets that the venue states, cut to the `share` of them that we use."""
-    units = {"REQUEST_WEIGHT": "weight", "RAW_REQUESTS": "call"}
+    units: dict[str, Unit] = {"REQUEST_WEIGHT": "weight", "RAW_REQUESTS": "call"}
     return [
         PoolRule(
             name=limit.rate_limit_type.lower(),
@@ -195,7 +195,9 @@ def rest_trades(rows: Iterable[wire.RestTrade], symbol: str, received_us: int) -
     return trades
 
 
-def candles(rows: Iterable[wire.Kline], symbol: str, interval: Interval, closed_before_ms: int) -> list[Candle]:
+def candles(
+    rows: Iterable[wire.Kline], symbol: str, interval: Interval, closed_before_ms: int
+) -> list[Candle]:
     """Closed candles of `/klines`, ascending, each once; the open one and flat rows without trades are left out."""
     found: dict[int, Candle] = {}
     for row in rows:

@@ -116,12 +116,18 @@ class CoinbaseFeed:
             raise UpstreamUnavailable(f"{self.name}: trades of {native}: {error}") from error
         return sorted((t for t in found if first_id <= t.trade_id <= last_id), key=lambda t: t.trade_id)
 
-    async def candles(self, native: str, symbol: str, interval: Interval, from_ms: int, to_ms: int) -> list[Candle]:
+    async def candles(
+        self, native: str, symbol: str, interval: Interval, from_ms: int, to_ms: int
+    ) -> list[Candle]:
         answer = await self._http.get(
             f"/market/products/{native}/candles",
             wire.Candles,
             priority=Priority.HISTORY,
-            params={"start": from_ms // 1_000, "end": to_ms // 1_000 - 1, "granularity": GRANULARITY[interval]},
+            params={
+                "start": from_ms // 1_000,
+                "end": to_ms // 1_000 - 1,
+                "granularity": GRANULARITY[interval],
+            },
             wait_seconds=120.0,
         )
         try:
@@ -135,7 +141,9 @@ class CoinbaseFeed:
         )
 
     def _control(self, verb: str, natives: Sequence[str]) -> list[bytes]:
-        chunks = [natives[at : at + PRODUCTS_PER_MESSAGE] for at in range(0, len(natives), PRODUCTS_PER_MESSAGE)]
+        chunks = [
+            natives[at : at + PRODUCTS_PER_MESSAGE] for at in range(0, len(natives), PRODUCTS_PER_MESSAGE)
+        ]
         return [
             msgspec.json.encode({"type": verb, "product_ids": chunk, "channel": channel})
             for chunk in chunks

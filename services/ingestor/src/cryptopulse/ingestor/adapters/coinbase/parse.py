@@ -167,7 +167,9 @@ def _status(row: wire.Product) -> InstrumentStatus:
     return "trading"
 
 
-def candles(rows: Iterable[wire.CandleRow], symbol: str, interval: Interval, from_ms: int, before_ms: int) -> list[Candle]:
+def candles(
+    rows: Iterable[wire.CandleRow], symbol: str, interval: Interval, from_ms: int, before_ms: int
+) -> list[Candle]:
     """Closed candles ascending, each once, that open at or after `from_ms`. The venue gives no counts: `trades` is 0."""
     found: dict[int, Candle] = {}
     for row in rows:

@@ -1,0 +1,269 @@
+"""History by REST: candles newest first, a page at a time, within the budgets, published once confirmed."""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+from cryptopulse.common.bus.protocols import Publisher
+from cryptopulse.common.bus.routing import key_of
+from cryptopulse.common.clock import Clock
+from cryptopulse.common.contracts.candles import Candle, HistoryBatch
+from cryptopulse.common.contracts.feeds import HistoryProgress
+from cryptopulse.common.contracts.intervals import DAY_MS, Interval, length_ms, next_open, open_time
+from cryptopulse.common.contracts.topics import HISTORY, shard_of
+from cryptopulse.common.contracts.values import base_of
+from cryptopulse.common.errors import BusUnavailable, Invalid, NotFound, Refused, UpstreamUnavailable
+from cryptopulse.common.telemetry.logging import get_logger
+from cryptopulse.common.telemetry.metrics import counter, gauge
+from cryptopulse.ingestor.application.ports import Venue
+from cryptopulse.ingestor.domain.history import Reason, Series, closed_until, pages
+
+EMPTY_PAGES: Final = 3
+"""So many pages without a candle in a row: the venue has nothing older."""
+QUEUE_LIMIT: Final = 20_000
+LONGEST_PAUSE_SECONDS: Final = 60.0
+ROWS_PER_MESSAGE: Final = 1_000
+_URGENCY: Final[dict[Reason, int]] = {"repair": 0, "request": 1, "hole": 2, "start": 3}
+_AT_START: Final[dict[str, int]] = {"1d": 0, "1h": 1, "1m": 2}
+
+_CANDLES = counter("cryptopulse_history_candles_total", "Candles of history handed to the bus.", ("venue",))
+_LEFT = gauge("cryptopulse_history_series_left", "Series of history still to fetch.", ("venue",))
+log = get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryDepth:
+    """How far back each interval is fetched on first sight, in days; 0 leaves it out."""
+
+    minutes_days: int
+    hours_days: int
+    days_days: int
+
+    def spans(self) -> Mapping[Interval, int]:
+        """Interval -> days, the shallow ones first."""
+        return {"1d": self.days_days, "1h": self.hours_days, "1m": self.minutes_days}
+
+
+@dataclass(order=True, slots=True)
+class _Job:
+    rank: tuple[int, int, int]
+    series: Series = field(compare=False)
+
+
+@dataclass(slots=True)
+class _VenueQueue:
+    """What one venue still has to fetch."""
+
+    venue: Venue
+    jobs: list[_Job] = field(default_factory=list)
+    known: dict[tuple[str, str, str], Series] = field(default_factory=dict)
+    wake: asyncio.Event = field(default_factory=asyncio.Event)
+    total: int = 0
+    done: int = 0
+    candles: int = 0
+
+
+class Backfill:
+    """Fetches series of candles. `natives` answers the venue's name of a symbol; one worker per venue."""
+
+    def __init__(
+        self,
+        venues: Sequence[Venue],
+        bus: Publisher,
+        clock: Clock,
+        depth: HistoryDepth,
+        *,
+        shards: int,
+        simulated: bool,
+    ) -> None:
+        self._queues = {venue.name: _VenueQueue(venue) for venue in venues}
+        self._bus = bus
+        self._clock = clock
+        self._depth = depth
+        self._shards = shards
+        self._simulated = simulated
+        self._number = 0
+        self._seen: set[tuple[str, str]] = set()
+
+    def first_sight(self, venue: str, symbols: Sequence[str]) -> None:
+        """Ask for the configured history of symbols that are new here."""
+        now = self._clock.now_ms()
+        for symbol in symbols:
+            if (venue, symbol) in self._seen:
+                continue
+            self._seen.add((venue, symbol))
+            for interval, days in self._depth.spans().items():
+                if days > 0 and interval in self._queues[venue].venue.intervals:
+                    end = closed_until(now, interval)
+                    self.ask(Series(venue, symbol, interval, end - days * DAY_MS, end, "start"))
+
+    def ask(self, series: Series) -> bool:
+        """Take a series on; False when the same one waits already with at least this range.
+
+        Raises `NotFound` for a venue that is not served here, `Invalid` for an interval that it does not have.
+        """
+        queue = self._queues.get(series.venue)
+        if queue is None:
+            raise NotFound(
+                f"venue {series.venue!r} is not served here: {', '.join(self._queues) or 'none'} are"
+            )
+        if series.interval not in queue.venue.intervals:
+            have = ", ".join(sorted(queue.venue.intervals, key=length_ms))
+            raise Invalid(
+                f"{series.venue} has no {series.interval} candles; it has {have}", code="unknown-interval"
+            )
+        if series.to_ms <= series.from_ms:
+            raise Invalid("from_ms must be before to_ms", code="empty-range")
+        waiting = queue.known.get(series.key)
+        if waiting is not None:
+            if waiting.from_ms <= series.from_ms and series.to_ms <= waiting.to_ms:
+                return False
+            series = replace(
+                series, from_ms=min(waiting.from_ms, series.from_ms), to_ms=max(waiting.to_ms, series.to_ms)
+            )
+        if len(queue.jobs) >= QUEUE_LIMIT:
+            raise UpstreamUnavailable(
+                f"{len(queue.jobs)} series of {series.venue} wait already", retry_after_seconds=60
+            )
+        self._number += 1
+        rank = (_URGENCY[series.reason], _AT_START.get(series.interval, 0), self._number)
+        queue.known[series.key] = series
+        heapq.heappush(queue.jobs, _Job(rank, series))
+        queue.total += waiting is None
+        queue.wake.set()
+        return True
+
+    def ask_around(self, venue: str, symbol: str, from_ms: int, to_ms: int) -> None:
+        """Ask for the minutes that a loss of trades touches."""
+        start, end = open_time(from_ms, "1m"), next_open(open_time(max(from_ms, to_ms), "1m"), "1m")
+        try:
+            self.ask(Series(venue, symbol, "1m", start, end, "repair"))
+        except (Refused, UpstreamUnavailable) as error:
+            log.warning("candles around a gap not asked for", venue=venue, symbol=symbol, error=str(error))
+
+    def progress(self, venue: str) -> HistoryProgress | None:
+        """How far the venue's history is."""
+        queue = self._queues.get(venue)
+        if queue is None:
+            return None
+        return HistoryProgress(series_total=queue.total, series_done=queue.done, candles=queue.candles)
+
+    async def run(self, venue: str, natives: Mapping[str, str], beat: Callable[[], None]) -> None:
+        """Work the venue's queue off, for ever."""
+        queue = self._queues[venue]
+        while True:
+            beat()
+            _LEFT.labels(venue).set(len(queue.jobs))
+            if not queue.jobs:
+                queue.wake.clear()
+                try:
+                    async with asyncio.timeout(5.0):
+                        await queue.wake.wait()
+                except TimeoutError:
+                    continue
+            job = heapq.heappop(queue.jobs)
+            series = queue.known.get(job.series.key)
+            if series is not job.series or series is None:
+                continue
+            await self._series(queue, series, natives, beat)
+            if queue.known.get(series.key) is series:
+                del queue.known[series.key]
+            queue.done += 1
+            if queue.done == queue.total:
+                log.info("history complete", venue=venue, series=queue.total, candles=queue.candles)
+
+    async def _series(
+        self, queue: _VenueQueue, series: Series, natives: Mapping[str, str], beat: Callable[[], None]
+    ) -> None:
+        venue = queue.venue
+        native = natives.get(series.symbol) or venue.native_by_rule(series.symbol)
+        until = min(series.to_ms, self._upper(series))
+        ranges = list(pages(replace(series, to_ms=until), venue.rows_per_page))
+        empty = 0
+        for place, (begin, end) in enumerate(ranges):
+            try:
+                candles = await self._page(venue, native, series, begin, end, beat)
+            except Refused as error:
+                log.warning("history refused", venue=venue.name, symbol=series.symbol, error=str(error))
+                return
+            empty = 0 if candles else empty + 1
+            over = empty >= EMPTY_PAGES
+            last = over or place == len(ranges) - 1
+            await self._publish(
+                series, begin, end, candles, final=last, nothing_before=end if over else None, beat=beat
+            )
+            queue.candles += len(candles)
+            _CANDLES.labels(venue.name).inc(len(candles))
+            if over:
+                return
+
+    def _upper(self, series: Series) -> int:
+        return closed_until(self._clock.now_ms(), series.interval)
+
+    async def _page(
+        self, venue: Venue, native: str, series: Series, begin: int, end: int, beat: Callable[[], None]
+    ) -> list[Candle]:
+        pause = 1.0
+        while True:
+            beat()
+            try:
+                return await venue.candles(native, series.symbol, series.interval, begin, end)
+            except UpstreamUnavailable as error:
+                wait = min(error.retry_after_seconds or pause, LONGEST_PAUSE_SECONDS)
+                log.warning(
+                    "history waits",
+                    venue=venue.name,
+                    symbol=series.symbol,
+                    seconds=round(wait, 1),
+                    error=str(error),
+                )
+                await _sleep(wait, beat)
+                pause = min(pause * 2, LONGEST_PAUSE_SECONDS)
+
+    async def _publish(
+        self,
+        series: Series,
+        begin: int,
+        end: int,
+        candles: Sequence[Candle],
+        *,
+        final: bool,
+        nothing_before: int | None,
+        beat: Callable[[], None],
+    ) -> None:
+        message = HistoryBatch(
+            venue=series.venue,
+            symbol=series.symbol,
+            interval=series.interval,
+            from_ms=begin,
+            to_ms=end,
+            candles=list(candles[-ROWS_PER_MESSAGE:]),
+            final=final,
+            missing_before_ms=nothing_before,
+            simulated=self._simulated,
+        )
+        shard = shard_of(base_of(series.symbol), self._shards)
+        key = key_of(HISTORY, shard=shard, venue=series.venue, symbol=series.symbol)
+        message_id = (
+            f"history:{series.venue}:{series.symbol}:{series.interval}:{begin}:{end}:{self._clock.now_us()}"
+        )
+        pause = 0.5
+        while True:
+            beat()
+            try:
+                await self._bus.publish(HISTORY, message, key=key, message_id=message_id)
+                return
+            except BusUnavailable:
+                await _sleep(pause, beat)
+                pause = min(pause * 2, 10.0)
+
+
+async def _sleep(seconds: float, beat: Callable[[], None]) -> None:
+    while seconds > 0:
+        beat()
+        await asyncio.sleep(min(seconds, 5.0))
+        seconds -= 5.0

@@ -1,0 +1,138 @@
+"""Gaps: fetched from the venue while the budget lasts, handed on in order, or declared with their range."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from cryptopulse.common.clock import Clock
+from cryptopulse.common.contracts.feeds import TradeGap
+from cryptopulse.common.contracts.ticks import Trade
+from cryptopulse.common.errors import CryptoPulseError, UpstreamUnavailable
+from cryptopulse.common.telemetry.logging import get_logger
+from cryptopulse.common.telemetry.metrics import counter
+from cryptopulse.ingestor.application.ingest import Ingest
+from cryptopulse.ingestor.application.ports import Venue
+from cryptopulse.ingestor.domain.ordering import Gap
+
+REPAIR_SECONDS: Final = 20.0
+"""A gap whose repair takes longer is declared; what waits behind it must go on."""
+ATTEMPTS: Final = 3
+PARALLEL: Final = 2
+GAPS_KEPT: Final = 200
+
+_REPAIRED = counter("cryptopulse_trades_repaired_total", "Trades fetched by REST after a gap.", ("venue",))
+_LOST = counter("cryptopulse_trades_lost_total", "Trades that no repair could bring.", ("venue",))
+log = get_logger(__name__)
+
+
+class Repair:
+    """Repairs the gaps of one venue. `names` maps symbols to the venue's names."""
+
+    def __init__(
+        self,
+        venue: Venue,
+        ingest: Ingest,
+        clock: Clock,
+        names: Mapping[str, str],
+        *,
+        on_loss: Callable[[Gap], None],
+    ) -> None:
+        self._venue = venue
+        self._ingest = ingest
+        self._clock = clock
+        self._names = names
+        self._on_loss = on_loss
+        self._slots = asyncio.Semaphore(PARALLEL)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._busy: set[str] = set()
+        self.gaps: deque[TradeGap] = deque(maxlen=GAPS_KEPT)
+
+    def tick(self) -> None:
+        """Begin to repair what is due."""
+        for gap in self._ingest.guard.due(self._clock.now_us()):
+            self.begin(gap)
+
+    def begin(self, gap: Gap) -> None:
+        """Repair one gap, unless one of its symbol is being repaired."""
+        if gap.symbol in self._busy:
+            return
+        self._busy.add(gap.symbol)
+        task = asyncio.create_task(self._repair(gap), name=f"repair {self._venue.name} {gap.symbol}")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    @property
+    def running(self) -> int:
+        """Repairs under way."""
+        return len(self._tasks)
+
+    async def close(self) -> None:
+        """Give up what is under way: the ids are kept, the next start repairs."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _repair(self, gap: Gap) -> None:
+        log.info(
+            "gap found",
+            venue=self._venue.name,
+            symbol=gap.symbol,
+            first=gap.first_id,
+            last=gap.last_id,
+            size=gap.size,
+        )
+        found: list[Trade] = []
+        try:
+            if gap.size <= self._venue.repair_limit:
+                async with self._slots, asyncio.timeout(REPAIR_SECONDS):
+                    await self._fetch(gap, found)
+        except (CryptoPulseError, TimeoutError) as error:
+            log.warning(
+                "repair failed", venue=self._venue.name, symbol=gap.symbol, error=str(error) or "too slow"
+            )
+        finally:
+            self._busy.discard(gap.symbol)
+        lost = self._ingest.repaired(gap, found)
+        _REPAIRED.labels(self._venue.name).inc(len(found))
+        for hole in lost:
+            self._declare(hole)
+
+    async def _fetch(self, gap: Gap, found: list[Trade]) -> None:
+        """Collect into `found`, so that a time-out keeps what came."""
+        native = self._names.get(gap.symbol) or self._venue.native_by_rule(gap.symbol)
+        next_id = gap.first_id
+        for attempt in range(ATTEMPTS):
+            try:
+                page = await self._venue.trades(native, gap.symbol, next_id, gap.last_id)
+            except UpstreamUnavailable as error:
+                await asyncio.sleep(min(error.retry_after_seconds or 0.5 * 2**attempt, REPAIR_SECONDS))
+                continue
+            found += page
+            if page and page[-1].trade_id >= gap.last_id:
+                return
+            next_id = max((trade.trade_id + 1 for trade in page), default=next_id)
+            # a venue's REST may lag behind its stream by about a second
+            await asyncio.sleep(0.5 * 2**attempt)
+
+    def _declare(self, hole: Gap) -> None:
+        _LOST.labels(self._venue.name).inc(hole.size)
+        log.error(
+            "trades are missing",
+            venue=self._venue.name,
+            symbol=hole.symbol,
+            first=hole.first_id,
+            last=hole.last_id,
+        )
+        self.gaps.append(
+            TradeGap(
+                symbol=hole.symbol,
+                first_id=hole.first_id,
+                last_id=hole.last_id,
+                from_us=hole.from_us,
+                to_us=hole.to_us,
+            )
+        )
+        self._on_loss(hole)

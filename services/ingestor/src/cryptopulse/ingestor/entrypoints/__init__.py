@@ -1,0 +1,1 @@
+"""What wakes the ingestor: its loops and its internal HTTP."""
