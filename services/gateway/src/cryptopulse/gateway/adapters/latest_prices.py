@@ -32,11 +32,11 @@ class RedisPriceStore:
     async def load_all(self) -> list[PriceUpdate]:
         """Every stored price; what has expired meanwhile is left out."""
         async with store_errors():
-            names = sorted(await self._redis.smembers(keys.PRICE_INDEX))
+            names: Any = sorted(await self._redis.smembers(keys.PRICE_INDEX))
         found: list[PriceUpdate] = []
         for start in range(0, len(names), CHUNK):
             async with store_errors():
-                values = await self._redis.mget(names[start : start + CHUNK])
+                values: Any = await self._redis.mget(names[start : start + CHUNK])
             found += [self._price.decode(value) for value in values if value is not None]
         return found
 
@@ -44,13 +44,13 @@ class RedisPriceStore:
         """One stored price."""
         key = keys.price(symbol) if source == CONSOLIDATED else keys.venue_price(symbol, source)
         async with store_errors():
-            value = await self._redis.get(key)
+            value: Any = await self._redis.get(key)
         return None if value is None else self._price.decode(value)
 
     async def coin(self, coin_id: str) -> ReferencePrice | None:
         """The latest reference price of a coin."""
         async with store_errors():
-            value = await self._redis.get(keys.coin_price(coin_id))
+            value: Any = await self._redis.get(keys.coin_price(coin_id))
         return None if value is None else self._reference.decode(value)
 
     async def forming(self, wanted: list[tuple[str, str, str]]) -> list[Candle]:
@@ -67,10 +67,10 @@ class RedisPriceStore:
     async def catalogue(self) -> Catalogue | None:
         """The catalogue when it has changed since the last call, else None."""
         async with store_errors():
-            version = await self._redis.get(keys.CATALOGUE_VERSION)
+            version: Any = await self._redis.get(keys.CATALOGUE_VERSION)
             if version is not None and version == self._version:
                 return None
-            value = await self._redis.get(keys.CATALOGUE)
+            value: Any = await self._redis.get(keys.CATALOGUE)
         if value is None:
             return None
         self._version = version

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
@@ -49,18 +50,18 @@ class Argon2Passwords:
 
     def _verify(self, stored: str, password: str) -> str:
         try:
-            return "yes" if self._hasher.verify(stored, password) else "no"
+            self._hasher.verify(stored, password)
         except (VerificationError, InvalidHashError):
             return "no"
+        return "yes"
 
-    async def _run(self, work: object, first: str, second: str) -> str:
+    async def _run(self, work: Callable[[str, str], str], first: str, second: str) -> str:
         if self._waiting >= self._limit:
             raise LimitExceeded(
                 "too many logins at the moment: try again", code="login-busy", retry_after_seconds=2
             )
         self._waiting += 1
         try:
-            result = await asyncio.get_running_loop().run_in_executor(self._pool, work, first, second)  # type: ignore[arg-type]  # bound methods of this class
-            return str(result)
+            return await asyncio.get_running_loop().run_in_executor(self._pool, work, first, second)
         finally:
             self._waiting -= 1

@@ -69,9 +69,10 @@ class RedisRevocations:
     async def _follow(self, beat: Callable[[], None]) -> None:
         async with self._redis.pubsub() as channel:
             await channel.subscribe(keys.REVOCATIONS)
-            for ident, until in await self._redis.zrange(keys.REVOCATIONS, 0, -1, withscores=True):
-                if ident.decode() not in self._until:
-                    self._take(ident.decode(), until)
+            listed: Any = await self._redis.zrange(keys.REVOCATIONS, 0, -1, withscores=True)
+            for raw, until in listed:
+                if raw.decode() not in self._until:
+                    self._take(raw.decode(), until)
             while True:
                 beat()
                 message: dict[str, Any] | None = await channel.get_message(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Final
-from urllib.parse import parse_qsl
 
 from cryptopulse.common.contracts.identity import Identity
 from cryptopulse.common.web.client import ServiceClient
@@ -35,7 +34,7 @@ class HttpServices:
             method,
             path,
             identity=identity,
-            params=parse_qsl(query, keep_blank_values=True) or None,
+            params=query or None,
             content=content,
             headers=dict(headers or {}),
         )
