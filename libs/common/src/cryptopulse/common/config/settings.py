@@ -213,12 +213,11 @@ def _unknown(cls: type[ServiceSettings], environ: Mapping[str, str], known: froz
     faults = []
     for name in sorted(environ):
         if name.upper().startswith(prefix) and name not in known:
-            near = difflib.get_close_matches(name.upper(), sorted(known), n=1, cutoff=0.6)
-            hint = (
-                f"; did you mean {near[0]}?"
-                if near
-                else f"; see `python -m cryptopulse.{cls.service} --help`"
-            )
+            # Without the prefix, which is common to all; a shared name is often given one by mistake.
+            ends = {one.removeprefix(prefix): one for one in sorted(known)}
+            near = difflib.get_close_matches(name.upper().removeprefix(prefix), ends, n=1, cutoff=0.6)
+            help_line = f"see `python -m cryptopulse.{cls.service} --help`"
+            hint = f"; did you mean {ends[near[0]]}?" if near else f"; {help_line}"
             faults.append(f"{name}: is not a setting of {cls.service}{hint}")
     return faults
 

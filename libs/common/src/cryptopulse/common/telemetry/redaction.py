@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 HIDDEN: Final = "[redacted]"
+DEEPER: Final = "[...]"
 MAX_DEPTH: Final = 6
 
 _SECRET_KEY: Final = re.compile(
@@ -43,7 +44,8 @@ def redact(value: Any, key: str = "", depth: int = 0) -> Any:
     if isinstance(value, str):
         return redact_text(value)
     if depth >= MAX_DEPTH:
-        return redact_text(repr(value)) if isinstance(value, (Mapping, list, tuple, set)) else value
+        # Nobody reads that deep, and a nested bomb ends here.
+        return DEEPER if isinstance(value, (Mapping, list, tuple, set, frozenset)) else value
     if isinstance(value, Mapping):
         return {str(name): redact(part, str(name), depth + 1) for name, part in value.items()}
     if isinstance(value, (list, tuple, set, frozenset)):

@@ -1,0 +1,122 @@
+"""The trace of a caller goes on through headers, batches are linked, and without a collector nothing breaks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from opentelemetry import trace
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.trace import SpanKind, StatusCode
+
+from cryptopulse.common.telemetry import tracing
+
+PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+
+
+@pytest.fixture
+def exporter() -> Iterator[InMemorySpanExporter]:
+    yield tracing.collect_in_memory()
+    tracing.shutdown()
+
+
+def test_a_context_is_handed_on_when_nothing_is_collected() -> None:
+    assert not tracing.is_on()
+    sent: dict[str, str] = {}
+    with tracing.server_span("GET", PARENT):
+        tracing.inject(sent)
+
+    assert sent["traceparent"].split("-")[1] == "0af7651916cd43dd8448eb211c80319c"
+    assert not trace.get_current_span().get_span_context().is_valid
+
+
+def test_nothing_is_injected_outside_of_a_trace() -> None:
+    sent: dict[str, str] = {}
+    with tracing.span("work"):
+        tracing.inject(sent)
+
+    assert sent == {}
+
+
+@pytest.mark.parametrize(
+    "value", ["", "garbage", "00-00000000000000000000000000000000-b7ad6b7169203331-01", 7, b"\xff", None]
+)
+def test_a_malformed_context_is_no_context(value: object) -> None:
+    assert tracing.extract({"traceparent": value}) is None
+
+
+def test_a_context_may_come_as_bytes_from_amqp() -> None:
+    assert tracing.extract({"traceparent": PARENT.encode()}) is not None
+
+
+def test_a_consumer_continues_the_producers_trace(exporter: InMemorySpanExporter) -> None:
+    headers: dict[str, str] = {}
+    with tracing.span("publish", kind="producer", messaging_system="rabbitmq"):
+        tracing.inject(headers)
+    with tracing.span("handle", kind="consumer", parent=tracing.extract(headers)):
+        pass
+
+    publish, handle = exporter.get_finished_spans()
+    assert handle.parent is not None
+    assert publish.context is not None
+    assert handle.parent.span_id == publish.context.span_id
+    assert handle.kind is SpanKind.CONSUMER
+    assert publish.attributes == {"messaging.system": "rabbitmq"}
+
+
+def test_a_batch_is_linked_to_all_its_messages_and_continues_none(exporter: InMemorySpanExporter) -> None:
+    headers: list[dict[str, str]] = []
+    for _ in range(3):
+        with tracing.span("publish"):
+            headers.append({})
+            tracing.inject(headers[-1])
+    with tracing.span("handle batch", linked=[*headers, {"traceparent": "garbage"}, {}]):
+        pass
+
+    *published, batch = exporter.get_finished_spans()
+    assert batch.parent is None
+    assert [link.context.trace_id for link in batch.links] == [
+        span.context.trace_id for span in published if span.context
+    ]
+
+
+def test_an_underscore_in_an_attribute_is_written_twice(exporter: InMemorySpanExporter) -> None:
+    with tracing.span("publish", messaging_rabbitmq_destination_routing__key="batch.0"):
+        pass
+
+    assert exporter.get_finished_spans()[0].attributes == {
+        "messaging.rabbitmq.destination.routing_key": "batch.0"
+    }
+
+
+def test_a_failing_block_marks_its_span(exporter: InMemorySpanExporter) -> None:
+    with pytest.raises(ValueError, match="no"), tracing.span("work"):
+        raise ValueError("no")
+
+    assert exporter.get_finished_spans()[0].status.status_code is StatusCode.ERROR
+
+
+def test_a_request_span_is_named_after_its_route(exporter: InMemorySpanExporter) -> None:
+    with tracing.server_span("GET", PARENT) as span:
+        span.describe("GET", "/prices/{symbol}", 503)
+
+    (done,) = exporter.get_finished_spans()
+    assert done.name == "GET /prices/{symbol}"
+    assert done.parent is not None
+    assert done.status.status_code is StatusCode.ERROR
+    assert done.attributes is not None
+    assert done.attributes["http.route"] == "/prices/{symbol}"
+
+
+def test_without_an_address_tracing_stays_off() -> None:
+    assert tracing.configure("alerts", "1", endpoint=None) is False
+    assert not tracing.is_on()
+
+
+def test_a_missing_exporter_package_leaves_tracing_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    import sys
+
+    monkeypatch.setitem(sys.modules, "opentelemetry.exporter.otlp.proto.http.trace_exporter", None)
+
+    assert tracing.configure("alerts", "1", endpoint="http://collector:4318") is False
+    assert not tracing.is_on()
