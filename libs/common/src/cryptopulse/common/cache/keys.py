@@ -61,6 +61,14 @@ def replicas(service: str) -> str:
     return f"cp:replicas:{service}"
 
 
+def series_states(shard: int, shards: int) -> str:
+    """Hash `<symbol>|<source>|<interval>` -> state of that indicator series. Writer: indicators, the shard's owner."""
+    return f"cp:series:{{indicators:{shard}of{shards}}}"
+
+
+SIGNALS: Final = "cp:signals"
+"""List of msgpack `Signal`, newest first, bounded. Writer: indicators."""
+
 CATALOGUE: Final = "cp:catalogue"
 """msgpack of `contracts.resolver.Catalogue`: what the one resolver reads. Writer: indicators (owner of shard 0)."""
 CATALOGUE_VERSION: Final = "cp:catalogue:version"

@@ -37,6 +37,8 @@ class IndicatorUpdate(Message):
     warmup: Warmup
     close: float | None = None
     simulated: bool = False
+    anchor: int | None = None
+    """Open time in ms of the first bar of the fold: path-dependent values (OBV, ADL) count from it."""
 
 
 class IndicatorBatch(Message):

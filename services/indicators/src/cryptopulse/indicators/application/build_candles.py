@@ -1,0 +1,399 @@
+"""Ticks in; latest prices and closed candles out, for one shard. No I/O: the same batches give the same state.
+
+Trades of a batch are grouped by symbol and folded a whole run at a time; what is per tick is only the grouping.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from decimal import Decimal, localcontext
+from math import exp
+from typing import Final
+
+from cryptopulse.common.contracts.intervals import MINUTE_MS
+from cryptopulse.common.contracts.prices import STALE_AFTER_MS, ExcludedSource, PriceUpdate
+from cryptopulse.common.contracts.ticks import Conflated, Quote, ReferencePrice, TickBatch, Trade
+from cryptopulse.common.contracts.values import CONSOLIDATED
+from cryptopulse.indicators.application.market_state import MarketState, TargetState, VenueState
+from cryptopulse.indicators.domain.bars import EXACT, Run, summarise, summarise_conflated
+from cryptopulse.indicators.domain.candle_series import DENSE_ID_VENUES, CandleSeries, Closed, TooLate
+from cryptopulse.indicators.domain.consolidated import SHOWN, Memory, SourceView, consolidate, source_price
+from cryptopulse.indicators.domain.day_stats import DayStats
+from cryptopulse.indicators.domain.trade_ids import TradeIds
+
+RATE_ASSETS: Final = ("USDT", "USDC", "EUR")
+"""Assets whose USD rate others are converted by. Each is priced only in USD and in those before it, so that no rate
+rests on itself."""
+WEIGHT_TAU_US: Final = 3_600_000_000
+EVALUATE_US: Final = 20_000
+"""A consolidated price with several sources is evaluated at most this often while ticks arrive."""
+GRACE_MS: Final = 2_000
+LIVE_US: Final = 10_000_000
+REFERENCE_US: Final = 900_000_000
+CENT_MILLIONTHS: Final = Decimal("1E-8")
+
+Rate = Callable[[str, int], Decimal | None]
+"""USD per unit of a quote asset at a time in us; None when unknown or stale."""
+
+
+def converts(base: str, quote: str) -> bool:
+    """Whether a pair may take part in the USD price of its base."""
+    if quote == "USD" or base not in RATE_ASSETS:
+        return quote == "USD" or quote in RATE_ASSETS
+    return quote in RATE_ASSETS and RATE_ASSETS.index(quote) < RATE_ASSETS.index(base)
+
+
+class ShardMarket:
+    """The market of one shard. `closed` and `too_late` collect what happened until the caller takes it."""
+
+    def __init__(self, shard: int, epoch: int, rate: Rate, state: MarketState | None = None) -> None:
+        self.shard = shard
+        self.epoch = epoch
+        self.state = state or MarketState()
+        self._rate = rate
+        self.closed: list[tuple[str, str, Closed]] = []
+        self.too_late: set[tuple[str, str, int]] = set()
+        self.references: dict[str, ReferencePrice] = {}
+        self.new_references: dict[str, ReferencePrice] = {}
+        self.down: dict[str, int] = {}
+        """Venue -> our time in us since when its feed is known to be down."""
+        self.stats: dict[tuple[str, str], DayStats] = {}
+        self.dirty_venues: dict[str, VenueState] = {}
+        self.dirty_targets: dict[str, TargetState] = {}
+        self.ticks = 0
+        self.refused_batches = 0
+        self._inputs: dict[str, list[VenueState]] = {}
+        self._targets: dict[str, list[TargetState]] = {}
+        for venue_state in self.state.venues.values():
+            self._wire(venue_state)
+
+    # --- ticks ---------------------------------------------------------------------------------------------------
+
+    def on_batch(self, batch: TickBatch) -> None:
+        """Take a batch in. A batch of an older owner of the feed is refused and counted."""
+        state, venue = self.state, batch.venue
+        lease = f"{venue}/{batch.part}"
+        if batch.epoch < state.epochs.get(lease, 0):
+            self.refused_batches += 1
+            return
+        state.epochs[lease] = batch.epoch
+        for reference in batch.references:
+            self._on_reference(reference)
+        if not (batch.trades or batch.quotes or batch.conflated):
+            return
+        state.offsets[venue] = batch.clock_offset_us
+        with localcontext(EXACT):
+            for quote in {quote.symbol: quote for quote in batch.quotes}.values():
+                self._on_quote(venue, quote, simulated=batch.simulated)
+            for symbol, trades in _grouped(batch.trades).items():
+                self._on_trades(venue, symbol, trades, simulated=batch.simulated)
+            for row in batch.conflated:
+                self._on_conflated(venue, row, simulated=batch.simulated)
+        self.ticks += len(batch.trades) + len(batch.quotes) + len(batch.conflated)
+        state.heard_us[venue] = max(state.heard_us.get(venue, 0), state.now_us)
+
+    def _on_quote(self, venue: str, quote: Quote, *, simulated: bool) -> None:
+        source = self._venue(quote.symbol, venue, simulated=simulated)
+        if quote.received_us < source.received_us and source.bid is not None:
+            return
+        source.bid, source.ask = quote.bid, quote.ask
+        self._heard(source, quote.event_us, quote.received_us)
+        if source.price is not None:
+            self.dirty_venues[f"{source.symbol}|{venue}"] = source
+        for target in self._targets[quote.symbol]:
+            self.dirty_targets[target.symbol] = target
+
+    def _on_trades(self, venue: str, symbol: str, trades: Sequence[Trade], *, simulated: bool) -> None:
+        source = self._venue(symbol, venue, simulated=simulated)
+        fresh = source.ids.take(trades)
+        if not fresh:
+            return
+        times = [trade.event_us for trade in fresh]
+        first, last = min(times) // 60_000_000, max(times) // 60_000_000
+        newest = fresh[-1]
+        if first == last:
+            self._on_run(source, summarise(fresh, first * MINUTE_MS), newest.received_us)
+            return
+        minutes: dict[int, list[Trade]] = {}
+        for trade in fresh:
+            minutes.setdefault(trade.event_us // 60_000_000, []).append(trade)
+        for minute in sorted(minutes):
+            part = minutes[minute]
+            self._on_run(source, summarise(part, minute * MINUTE_MS), part[-1].received_us)
+
+    def _on_conflated(self, venue: str, row: Conflated, *, simulated: bool) -> None:
+        source = self._venue(row.symbol, venue, simulated=simulated)
+        if source.ids.take_range(row.first_id, row.last_id, row.last_event_us):
+            self._on_run(source, summarise_conflated(row), row.received_us)
+
+    def _on_run(self, source: VenueState, run: Run, received_us: int) -> None:
+        self._collect(source.symbol, source.venue, source.series.add(run, closes=True))
+        if run.last_us >= source.event_us or source.price is None:
+            source.price = run.close
+        source.low = run.low if source.low is None else min(source.low, run.low)
+        source.high = run.high if source.high is None else max(source.high, run.high)
+        self._heard(source, run.last_us, received_us)
+        elapsed = max(0, received_us - source.weight_us)
+        source.weight = source.weight * exp(-elapsed / WEIGHT_TAU_US) + float(run.volume)
+        source.weight_us = max(source.weight_us, received_us)
+        self.dirty_venues[f"{source.symbol}|{source.venue}"] = source
+        for target in self._targets[source.symbol]:
+            self._on_target_run(target, source, run)
+
+    def _heard(self, source: VenueState, event_us: int, received_us: int) -> None:
+        source.event_us = max(source.event_us, event_us)
+        source.received_us = max(source.received_us, received_us)
+        source.status = "ok"
+        self.state.now_us = max(self.state.now_us, received_us)
+
+    def _on_reference(self, reference: ReferencePrice) -> None:
+        known = self.references.get(reference.coin_id)
+        if known is None or reference.updated_us >= known.updated_us:
+            self.references[reference.coin_id] = reference
+            self.new_references[reference.coin_id] = reference
+
+    # --- consolidation -------------------------------------------------------------------------------------------
+
+    def _on_target_run(self, target: TargetState, source: VenueState, run: Run) -> None:
+        self.dirty_targets[target.symbol] = target
+        now_us = self.state.now_us
+        lone = len(self._inputs[target.symbol]) == 1
+        if lone or target.price is None or now_us - target.evaluated_us >= EVALUATE_US:
+            self._evaluate(target, now_us)
+        price = target.price
+        if price is None or target.status in ("stale", "fallback"):
+            return
+        low = high = price
+        rate = Decimal(1) if target.symbol == source.symbol else self._usd(source.symbol, now_us)
+        if rate is None:
+            return
+        if lone and target.status == "single":
+            low, high = min(price, SHOWN.multiply(run.low, rate)), max(price, SHOWN.multiply(run.high, rate))
+        target.low = low if target.low is None else min(target.low, low)
+        target.high = high if target.high is None else max(target.high, high)
+        money = run.quote_volume if rate == 1 else (run.quote_volume * rate).quantize(CENT_MILLIONTHS)
+        sample = Run(
+            run.minute, price, high, low, price, run.volume, money, run.trades, run.taker_buy_volume, None, None,
+            run.last_us,
+        )  # fmt: skip
+        self._collect(target.symbol, CONSOLIDATED, target.series.add(sample, closes=False))
+
+    def _usd(self, symbol: str, now_us: int) -> Decimal | None:
+        quote = symbol.partition("-")[2]
+        return Decimal(1) if quote == "USD" else self._rate(quote, now_us)
+
+    def _views(self, target: TargetState, now_us: int) -> list[SourceView]:
+        views = []
+        for source in self._inputs[target.symbol]:
+            said = source_price(source.price, source.bid, source.ask)
+            if said is None:
+                continue
+            price, uncertainty = said
+            name, refused = source.venue, None
+            if source.symbol != target.symbol:
+                name = f"{source.venue}:{source.symbol}"
+                rate = self._usd(source.symbol, now_us)
+                if rate is None:
+                    refused = "rate_stale"
+                else:
+                    price, uncertainty = SHOWN.multiply(price, rate), SHOWN.multiply(uncertainty, rate)
+            if self.down.get(source.venue, 0) > source.received_us:
+                refused = "feed_down"
+            views.append(SourceView(name, price, uncertainty, source.received_us, source.weight, refused))
+        return views
+
+    def _evaluate(self, target: TargetState, now_us: int) -> None:
+        target.evaluated_us = now_us
+        views = self._views(target, now_us)
+        found = consolidate(views, target.memory, now_us)
+        if found is None:
+            self._fall_back(target, now_us, views)
+            return
+        target.price, target.confidence, target.status = found.price, found.confidence, found.status
+        target.used, target.excluded = found.used, found.excluded
+        target.received_us = max(target.received_us, found.received_us)
+        inputs = self._inputs[target.symbol]
+        target.event_us = max(source.event_us for source in inputs)
+        target.simulated = any(source.simulated for source in inputs)
+        lone = inputs[0] if len(inputs) == 1 and inputs[0].symbol == target.symbol else None
+        target.bid, target.ask = (lone.bid, lone.ask) if lone else (None, None)
+
+    def _fall_back(self, target: TargetState, now_us: int, views: list[SourceView]) -> None:
+        """No source counts: a reference price if there is a fresh one, else the last value, labelled stale."""
+        base, _, quote = target.symbol.partition("-")
+        reference = next((known for known in self.references.values() if known.symbol == base), None)
+        if quote == "USD" and reference is not None and now_us - reference.received_us <= REFERENCE_US:
+            target.price, target.status = reference.price, "fallback"
+            target.used, target.confidence = ["coingecko"], None
+            target.event_us, target.received_us = reference.updated_us, reference.received_us
+        else:
+            target.status, target.used = "stale", []
+        target.bid = target.ask = None
+        target.excluded = _reasons(views)
+
+    # --- the clock -----------------------------------------------------------------------------------------------
+
+    def close_by_clock(self, now_us: int) -> None:
+        """Close minutes whose end has passed on their venue's clock (ours plus its offset), quiet ones as well."""
+        with localcontext(EXACT):
+            for source in self.state.venues.values():
+                limit = self._limit_ms(source.venue, now_us)
+                if limit is not None:
+                    self._close(source.series, source.symbol, source.venue, limit, now_us, [source.venue])
+            for target in self.state.targets.values():
+                venues = {source.venue for source in self._inputs[target.symbol]}
+                limits = [
+                    limit for venue in venues
+                    if (limit := self._limit_ms(venue, now_us)) is not None and self._is_live(venue, now_us)
+                ]  # fmt: skip
+                if not limits:
+                    limits = [limit for v in venues if (limit := self._limit_ms(v, now_us)) is not None]
+                if limits:
+                    self._close(target.series, target.symbol, CONSOLIDATED, min(limits), now_us, venues)
+
+    def _limit_ms(self, venue: str, now_us: int) -> int | None:
+        offset = self.state.offsets.get(venue)
+        return None if offset is None else (now_us + offset) // 1000 - GRACE_MS
+
+    def _is_live(self, venue: str, now_us: int) -> bool:
+        heard = self.state.heard_us.get(venue, 0)
+        return now_us - heard <= LIVE_US and self.down.get(venue, 0) <= heard
+
+    def _close(
+        self,
+        series: CandleSeries,
+        symbol: str,
+        source: str,
+        limit_ms: int,
+        now_us: int,
+        venues: Sequence[str] | set[str],
+    ) -> None:
+        if not series.closed_until and not series.minutes:
+            return
+        oldest = series.minutes[0].open_time if series.minutes else series.closed_until
+        if oldest + MINUTE_MS > limit_ms:
+            return
+        live = any(self._is_live(venue, now_us) for venue in venues)
+        self._collect(symbol, source, series.close_before(limit_ms, fill_quiet=live))
+
+    def _collect(self, symbol: str, source: str, events: list[Closed | TooLate]) -> None:
+        for event in events:
+            if isinstance(event, TooLate):
+                if source != CONSOLIDATED:
+                    self.too_late.add((source, symbol, event.minute))
+                continue
+            self.closed.append((symbol, source, event))
+            if event.interval == "1m":
+                self.stats_of(symbol, source).take(event.bar)
+
+    def stats_of(self, symbol: str, source: str) -> DayStats:
+        """The rolling day of a series, made on first use."""
+        found = self.stats.get((symbol, source))
+        if found is None:
+            found = self.stats[symbol, source] = DayStats()
+        return found
+
+    # --- updates -------------------------------------------------------------------------------------------------
+
+    def price_updates(self, now_us: int) -> list[PriceUpdate]:
+        """Updates of everything that changed since the last call, and of prices that became stale meanwhile."""
+        updates = []
+        limit = now_us - STALE_AFTER_MS * 1000
+        for target in self.state.targets.values():
+            aged = target.received_us < limit and target.status not in ("stale", "fallback")
+            if target.symbol in self.dirty_targets or aged:
+                self._evaluate(target, max(now_us, self.state.now_us) if aged else self.state.now_us)
+                if target.price is not None:
+                    updates.append(self._target_update(target))
+        for source in self.dirty_venues.values():
+            if source.price is not None:
+                updates.append(self._venue_update(source))
+        for source in self.state.venues.values():
+            if source.status == "ok" and source.received_us < limit and source.price is not None:
+                source.status = "stale"
+                updates.append(self._venue_update(source))
+        self.dirty_targets = {}
+        self.dirty_venues = {}
+        return updates
+
+    def _target_update(self, target: TargetState) -> PriceUpdate:
+        price = target.price
+        assert price is not None
+        target.seq += 1
+        low = price if target.low is None else min(target.low, price)
+        high = price if target.high is None else max(target.high, price)
+        target.low = target.high = None
+        change, top, bottom, volume = self.stats_of(target.symbol, CONSOLIDATED).figures(
+            price, target.event_us // 1000, target.series.forming_bar("1m")
+        )
+        return PriceUpdate(
+            symbol=target.symbol, source=CONSOLIDATED, price=price, low=low, high=high, epoch=self.epoch,
+            seq=target.seq, event_us=target.event_us, received_us=target.received_us, status=target.status,
+            bid=target.bid, ask=target.ask, confidence=target.confidence, sources_used=target.used,
+            excluded=target.excluded, change_24h_pct=change, high_24h=top, low_24h=bottom, volume_24h=volume,
+            simulated=target.simulated,
+        )  # fmt: skip
+
+    def _venue_update(self, source: VenueState) -> PriceUpdate:
+        price = source.price
+        assert price is not None
+        source.seq += 1
+        low = price if source.low is None else min(source.low, price)
+        high = price if source.high is None else max(source.high, price)
+        source.low = source.high = None
+        change, top, bottom, volume = self.stats_of(source.symbol, source.venue).figures(
+            price, source.event_us // 1000, source.series.forming_bar("1m")
+        )
+        return PriceUpdate(
+            symbol=source.symbol, source=source.venue, price=price, low=low, high=high, epoch=self.epoch,
+            seq=source.seq, event_us=source.event_us, received_us=source.received_us, status=source.status,
+            bid=source.bid, ask=source.ask, sources_used=[source.venue], change_24h_pct=change, high_24h=top,
+            low_24h=bottom, volume_24h=volume, simulated=source.simulated,
+        )  # fmt: skip
+
+    # --- wiring --------------------------------------------------------------------------------------------------
+
+    def _venue(self, symbol: str, venue: str, *, simulated: bool) -> VenueState:
+        key = f"{symbol}|{venue}"
+        source = self.state.venues.get(key)
+        if source is None:
+            series = CandleSeries(symbol, venue, venue in DENSE_ID_VENUES, simulated=simulated)
+            source = VenueState(symbol, venue, series, TradeIds(), simulated=simulated)
+            self.state.venues[key] = source
+            self._wire(source)
+        if simulated != source.simulated:
+            source.simulated = source.series.simulated = simulated
+        return source
+
+    def _wire(self, source: VenueState) -> None:
+        base, _, quote = source.symbol.partition("-")
+        names = [source.symbol]
+        if quote != "USD" and converts(base, quote):
+            names.append(f"{base}-USD")
+        targets = []
+        for name in names:
+            target = self.state.targets.get(name)
+            if target is None:
+                series = CandleSeries(name, CONSOLIDATED, dense_ids=False, simulated=source.simulated)
+                target = TargetState(name, series, Memory(), simulated=source.simulated)
+                self.state.targets[name] = target
+            inputs = self._inputs.setdefault(name, [])
+            if source not in inputs:
+                inputs.append(source)
+            targets.append(target)
+        self._targets[source.symbol] = targets
+
+
+def _grouped(trades: Sequence[Trade]) -> dict[str, list[Trade]]:
+    groups: dict[str, list[Trade]] = {}
+    for trade in trades:
+        group = groups.get(trade.symbol)
+        if group is None:
+            groups[trade.symbol] = [trade]
+        else:
+            group.append(trade)
+    return groups
+
+
+def _reasons(views: Sequence[SourceView]) -> list[ExcludedSource]:
+    return [ExcludedSource(source=view.name, reason=view.refused or "stale") for view in views]

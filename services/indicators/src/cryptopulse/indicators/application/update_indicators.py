@@ -1,0 +1,312 @@
+"""Indicators of one shard: closed bars are committed, forming ones looked at, corrected series rebuilt from stored bars."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+import msgspec
+
+from cryptopulse.common.contracts.candles import Candle
+from cryptopulse.common.contracts.indicators import IndicatorUpdate, Warmup
+from cryptopulse.common.contracts.intervals import PUBLIC_INTERVALS, Interval, next_open
+from cryptopulse.indicators.application.ports import CandleStore
+from cryptopulse.indicators.domain.bars import Bar
+from cryptopulse.indicators.domain.indicator_series import IndicatorSeries, decoded, encodable
+from cryptopulse.indicators.domain.points import MIN_DIGITS, Point, Scale, ScaleExceededError, digits_of
+from cryptopulse.indicators.domain.registry import DEFINITION_VERSION, live_studies
+
+Key = tuple[str, str, Interval]
+WARM_BARS: Final = 1_000
+YIELD_EVERY: Final = 40
+"""Bars folded between two looks at the loop: about two milliseconds."""
+
+
+def point_of(
+    bar: Bar | Candle, interval: Interval, scale: Scale, *, as_of: int | None = None, fraction: float = 1.0
+) -> Point:
+    """A bar as indicators read it. Raises `ScaleExceededError` when it has more decimals than the series."""
+    price, integer = scale.price_digits, Scale.integer
+    return Point(
+        bar.open_time,
+        integer(bar.open, price),
+        integer(bar.high, price),
+        integer(bar.low, price),
+        integer(bar.close, price),
+        integer(bar.volume, scale.volume_digits),
+        scale,
+        as_of=next_open(bar.open_time, interval) if as_of is None else as_of,
+        fraction=fraction,
+    )
+
+
+def scale_of(bars: Iterable[Bar | Candle]) -> Scale:
+    """A scale that holds all of these bars."""
+    price = volume = MIN_DIGITS
+    for bar in bars:
+        price = max(price, *map(digits_of, (bar.open, bar.high, bar.low, bar.close)))
+        volume = max(volume, digits_of(bar.volume))
+    return Scale(price, volume)
+
+
+class SavedSeries(msgspec.Struct, array_like=True):
+    """A series' state as it is stored: useless under another definition version."""
+
+    version: int
+    price_digits: int
+    volume_digits: int
+    seq: int
+    revision: int
+    state: list  # type: ignore[type-arg] - nested numbers, see `indicator_series.encodable`
+
+
+class LiveSeries:
+    """One live series with what surrounds it."""
+
+    __slots__ = ("backlog", "core", "revision", "seq", "warm")
+
+    def __init__(self) -> None:
+        self.core: IndicatorSeries | None = None
+        self.backlog: list[Bar] = []
+        self.seq = 0
+        self.revision = 0
+        self.warm = False
+
+
+class IndicatorBook:
+    """All live series of a shard. `dirty` are series that must be built, or rebuilt after a correction."""
+
+    def __init__(self, store: CandleStore, *, warm_bars: int = WARM_BARS) -> None:
+        self._store = store
+        self._warm_bars = warm_bars
+        self.series: dict[Key, LiveSeries] = {}
+        self.dirty: dict[Key, int | None] = {}
+        """Series to rebuild -> open time of the first bar that changed, None when it is only being built."""
+        self.changed: set[Key] = set()
+        """Series whose state is newer than what is saved."""
+
+    def follow(self, symbol: str, source: str) -> None:
+        """Have every interval of this symbol and source live."""
+        for interval in PUBLIC_INTERVALS:
+            key = (symbol, source, interval)
+            if key not in self.series:
+                self.series[key] = LiveSeries()
+                self.dirty[key] = None
+
+    def on_closed(
+        self, symbol: str, source: str, interval: Interval, bar: Bar, *, as_of_us: int
+    ) -> IndicatorUpdate | None:
+        """A bar closed: its final values, None while the series is being built or when the bar corrects an older one."""
+        key = (symbol, source, interval)
+        live = self.series.get(key)
+        if live is None:
+            return None
+        core = live.core
+        if core is None or key in self.dirty:
+            live.backlog.append(bar)
+            return None
+        if core.last_open is not None and bar.open_time <= core.last_open:
+            self.dirty[key] = bar.open_time
+            live.backlog.append(bar)
+            return None
+        try:
+            values = core.commit(point_of(bar, interval, core.scale))
+        except ScaleExceededError:
+            self.dirty[key] = None
+            live.backlog.append(bar)
+            return None
+        live.revision = bar.revision
+        self.changed.add(key)
+        return self._update(key, live, core, bar, values, closed=True, as_of_us=as_of_us)
+
+    def _update(
+        self,
+        key: Key,
+        live: LiveSeries,
+        core: IndicatorSeries,
+        bar: Bar | Candle,
+        values: Sequence[float | None],
+        *,
+        closed: bool,
+        as_of_us: int,
+    ) -> IndicatorUpdate:
+        live.seq += 1
+        have = core.window.count + (0 if closed else 1)
+        return IndicatorUpdate(
+            symbol=key[0],
+            source=key[1],
+            interval=key[2],
+            open_time=bar.open_time,
+            closed=closed,
+            revision=bar.revision,
+            as_of_us=as_of_us,
+            seq=live.seq,
+            values=dict(zip(core.names, values, strict=True)),
+            warmup=Warmup(have=have, needed=core.needed, converged=have >= core.settle),
+            close=float(bar.close),
+            simulated=bar.simulated,
+            anchor=core.anchor,
+        )
+
+    def provisional(self, key: Key, bar: Bar, *, now_ms: int) -> IndicatorUpdate | None:
+        """Values of a forming bar at a time on the venue's clock; None while the series is being built."""
+        live = self.series.get(key)
+        core = live.core if live is not None else None
+        if live is None or core is None or key in self.dirty:
+            return None
+        if core.last_open is not None and bar.open_time <= core.last_open:
+            return None
+        interval = key[2]
+        end = next_open(bar.open_time, interval)
+        as_of = min(max(now_ms, bar.open_time + 1), end)
+        fraction = (as_of - bar.open_time) / (end - bar.open_time)
+        try:
+            point = point_of(bar, interval, core.scale, as_of=as_of, fraction=fraction)
+        except ScaleExceededError:
+            self.dirty[key] = None
+            return None
+        return self._update(key, live, core, bar, core.provisional(point), closed=False, as_of_us=as_of * 1000)
+
+    # --- building ------------------------------------------------------------------------------------------------
+
+    async def rebuild(self, key: Key) -> list[IndicatorUpdate]:
+        """Fold the stored bars anew and swap the series in; answers corrected final values, oldest first.
+
+        Bars that close meanwhile wait in the backlog and are committed at the end, in order.
+        """
+        symbol, source, interval = key
+        live = self.series[key]
+        changed_from = self.dirty.get(key)
+        anchor = live.core.anchor if live.core is not None else None
+        bars = await self._bars(symbol, source, interval, anchor, live)
+        core = IndicatorSeries(live_studies(interval), scale_of(bars))
+        updates: list[IndicatorUpdate] = []
+        for count, bar in enumerate(bars, 1):
+            if core.last_open is not None and bar.open_time <= core.last_open:
+                continue
+            values = core.commit(point_of(bar, interval, core.scale))
+            if changed_from is not None and bar.open_time >= changed_from:
+                updates.append(
+                    self._update(key, live, core, bar, values, closed=True, as_of_us=next_open(bar.open_time, interval) * 1000)
+                )
+            if count % YIELD_EVERY == 0:
+                await asyncio.sleep(0)
+        late = sorted(live.backlog, key=lambda bar: bar.open_time)
+        known = {bar.open_time for bar in bars}
+        if any(bar.open_time in known and not _same(bar, bars) for bar in late):
+            return await self._again(key)
+        for bar in late:
+            if core.last_open is None or bar.open_time > core.last_open:
+                try:
+                    values = core.commit(point_of(bar, interval, core.scale))
+                except ScaleExceededError:
+                    return await self._again(key)
+                updates.append(
+                    self._update(key, live, core, bar, values, closed=True, as_of_us=next_open(bar.open_time, interval) * 1000)
+                )
+        live.backlog = []
+        live.core, live.warm = core, True
+        self.dirty.pop(key, None)
+        self.changed.add(key)
+        return updates
+
+    async def _again(self, key: Key) -> list[IndicatorUpdate]:
+        """What came meanwhile is not stored yet: the series stays to be rebuilt in the next round."""
+        await asyncio.sleep(0)
+        self.dirty.setdefault(key, None)
+        return []
+
+    async def _bars(
+        self, symbol: str, source: str, interval: Interval, anchor: int | None, live: LiveSeries
+    ) -> list[Candle | Bar]:
+        """Stored bars from the anchor on (at most a bounded number), with waiting ones that are not stored yet."""
+        limit = self._warm_bars
+        stored = await self._store.range(symbol, source, interval, from_ms=None, to_ms=None, limit=limit)
+        if anchor is not None and stored and stored[0].open_time > anchor:
+            stored = await self._store.range(
+                symbol, source, interval, from_ms=anchor, to_ms=None, limit=20 * limit
+            )
+        newest = {bar.open_time: bar for bar in live.backlog}
+        merged: dict[int, Candle | Bar] = {bar.open_time: bar for bar in stored}
+        for at, bar in newest.items():
+            known = merged.get(at)
+            if known is None or bar.revision > known.revision:
+                merged[at] = bar
+        return [merged[at] for at in sorted(merged)]
+
+    # --- states --------------------------------------------------------------------------------------------------
+
+    def take_states(self) -> dict[str, bytes]:
+        """States that changed since the last call, encoded, by `<symbol>|<source>|<interval>`."""
+        found = {}
+        for key in self.changed:
+            live = self.series[key]
+            if live.core is None:
+                continue
+            saved = SavedSeries(
+                DEFINITION_VERSION,
+                live.core.scale.price_digits,
+                live.core.scale.volume_digits,
+                live.seq,
+                live.revision,
+                encodable(live.core.state()),
+            )
+            found["|".join(key)] = msgspec.msgpack.encode(saved)
+        self.changed = set()
+        return found
+
+    async def restore(self, states: dict[str, bytes], pending: Sequence[Candle]) -> int:
+        """Go on from saved states: read back the bars of their windows, commit what closed since. Answers how many.
+
+        A series whose state cannot be used is built from stored bars.
+        """
+        restored = 0
+        waiting: dict[Key, list[Candle]] = {}
+        for candle in pending:
+            waiting.setdefault((candle.symbol, candle.source, candle.interval), []).append(candle)
+        for name, packed in states.items():
+            symbol, source, interval = name.split("|")
+            key: Key = (symbol, source, interval)  # type: ignore[assignment] - written by take_states
+            live = self.series.setdefault(key, LiveSeries())
+            self.dirty.setdefault(key, None)
+            saved = msgspec.msgpack.decode(packed, type=SavedSeries)
+            if saved.version != DEFINITION_VERSION:
+                continue
+            if await self._resume(key, live, saved, waiting.get(key, [])):
+                restored += 1
+        return restored
+
+    async def _resume(self, key: Key, live: LiveSeries, saved: SavedSeries, pending: list[Candle]) -> bool:
+        state = decoded(saved.state)
+        symbol, source, interval = key
+        core = IndicatorSeries(live_studies(interval), Scale(saved.price_digits, saved.volume_digits))
+        stored = await self._store.range(symbol, source, interval, from_ms=None, to_ms=None, limit=1_600)
+        merged: dict[int, Candle] = {bar.open_time: bar for bar in stored}
+        for bar in pending:
+            merged[bar.open_time] = bar
+        bars = [merged[at] for at in sorted(merged)]
+        last = state[2]
+        if last is None or last not in merged:
+            return False
+        try:
+            points = [point_of(bar, interval, core.scale) for bar in bars]
+            core.restore(state, points)
+            for point in points:
+                if point.open_time > last:
+                    core.commit(point)
+        except (ScaleExceededError, ValueError):
+            return False
+        live.core, live.seq, live.revision, live.warm = core, saved.seq, saved.revision, True
+        live.backlog = [bar for bar in live.backlog if core.last_open is None or bar.open_time > core.last_open]
+        self.dirty.pop(key, None)
+        if live.backlog:
+            self.dirty[key] = None
+        return True
+
+
+def _same(bar: Bar, bars: Sequence[Candle | Bar]) -> bool:
+    for known in reversed(bars):
+        if known.open_time == bar.open_time:
+            return known.revision >= bar.revision
+    return False
