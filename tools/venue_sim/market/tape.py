@@ -137,7 +137,7 @@ class Tape:
             trade_id = max(trade_id, self.history.first_id(day))
             page = [trade for trade in self._past(day) if trade_id <= trade[0] < oldest_live]
             found += page[: limit - len(found)]
-            trade_id = self.history.first_id(day + 1)
+            trade_id = min(self.history.first_id(day + 1), oldest_live)
         if len(found) < limit:
             start = self._index_of(trade_id)
             stop = min(start + limit - len(found), len(self.prices))
