@@ -80,7 +80,8 @@ def _lenient(value: Any) -> Any:
     return value
 
 
-def _printed(value: Decimal) -> str:
+def printed_amount(value: Decimal) -> str:
+    """A decimal as plain text with at most 24 decimals, half-even: how every amount leaves."""
     exponent = value.as_tuple().exponent
     if isinstance(exponent, int) and exponent < -AMOUNT_DECIMALS:
         with localcontext(prec=120):
@@ -105,7 +106,7 @@ LenientAmountIn = Annotated[
 """A decimal that may come as a JSON string or number (a reader that keeps digits gives numbers as `Decimal`)."""
 
 AmountOut = Annotated[
-    Decimal, PlainSerializer(_printed, return_type=str), WithJsonSchema(_SCHEMA, mode="serialization")
+    Decimal, PlainSerializer(printed_amount, return_type=str), WithJsonSchema(_SCHEMA, mode="serialization")
 ]
 """A decimal printed as a plain string with at most 24 decimals, half-even."""
 
