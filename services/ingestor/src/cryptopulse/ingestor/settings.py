@@ -6,8 +6,8 @@ from typing import ClassVar, Literal
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 
-from cryptopulse.common.config import CommaList, ServiceSettings
-from cryptopulse.ingestor.domain.symbols import DEFAULT_SYMBOLS, Part, Wish
+from cryptopulse.common.config import DEFAULT_SYMBOLS, CommaList, ServiceSettings
+from cryptopulse.ingestor.domain.symbols import Part, Wish
 
 ADVANCED = ("https://api.coinbase.com/api/v3/brokerage", "wss://advanced-trade-ws.coinbase.com")
 EXCHANGE = ("https://api.exchange.coinbase.com", "wss://ws-feed.exchange.coinbase.com")

@@ -23,12 +23,12 @@ TTL_MS: Final = 40 * 86_400_000
 LONGEST_SLEEP_SECONDS: Final = 5.0
 
 # ARGV: now ms, then per pool: name, capacity, refill per ms, cost, floor, window, ms until the window ends.
-# Spends from all pools or from none. Answers {wait ms, blocked until ms, left of each pool as text ...}.
+# A pool that the venue has enlarged since is credited the difference. Spends from all pools or from none. Answers {wait ms, blocked until ms, left of each pool as text ...}.
 _SPEND: Final = """
 local now = tonumber(ARGV[1])
 local blocked = tonumber(redis.call('HGET', KEYS[1], 'blocked') or '0')
 local wait = math.max(0, blocked - now)
-local lefts, costs, names, windows = {}, {}, {}, {}
+local lefts, costs, names, windows, capacities = {}, {}, {}, {}, {}
 for i = 2, #ARGV, 7 do
   local name, capacity, rate = ARGV[i], tonumber(ARGV[i+1]), tonumber(ARGV[i+2])
   local cost, floor, window = tonumber(ARGV[i+3]), tonumber(ARGV[i+4]), ARGV[i+5]
@@ -39,18 +39,20 @@ for i = 2, #ARGV, 7 do
     local at = tonumber(redis.call('HGET', KEYS[1], name .. ':at') or ARGV[1])
     left = left + math.max(0, now - at) * rate
   end
-  left = math.min(left, capacity)
+  local known = tonumber(redis.call('HGET', KEYS[1], name .. ':of') or ARGV[i+1])
+  left = math.min(left + math.max(0, capacity - known), capacity)
   local missing = cost + floor - left
   if missing > 0.000001 then
     wait = math.max(wait, window ~= '' and tonumber(ARGV[i+6]) or math.ceil(missing / rate))
   end
   table.insert(names, name); table.insert(lefts, left); table.insert(costs, cost); table.insert(windows, window)
+  table.insert(capacities, ARGV[i+1])
 end
 local answer = {wait, blocked}
 for i, name in ipairs(names) do
   local left = lefts[i]
   if wait <= 0 then left = left - costs[i] end
-  redis.call('HSET', KEYS[1], name .. ':left', string.format('%.6f', left), name .. ':at', now, name .. ':window', windows[i])
+  redis.call('HSET', KEYS[1], name .. ':left', string.format('%.6f', left), name .. ':at', now, name .. ':window', windows[i], name .. ':of', capacities[i])
   table.insert(answer, string.format('%.6f', left))
 end
 redis.call('PEXPIRE', KEYS[1], 3456000000)

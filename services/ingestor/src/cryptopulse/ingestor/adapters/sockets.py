@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import ssl
 from collections.abc import Callable
 from typing import Any, Final
@@ -11,6 +12,8 @@ import picows
 
 from cryptopulse.common.clock import Clock
 from cryptopulse.common.errors import UpstreamUnavailable
+
+logging.getLogger("picows").setLevel(logging.WARNING)  # states are ours to tell
 
 OPEN_SECONDS: Final = 10.0
 CLOSE_SECONDS: Final = 2.0

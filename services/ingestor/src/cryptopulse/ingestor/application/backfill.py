@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
+import msgspec
+
 from cryptopulse.common.bus.protocols import Publisher
 from cryptopulse.common.bus.routing import key_of
 from cryptopulse.common.clock import Clock
@@ -26,7 +28,6 @@ EMPTY_PAGES: Final = 3
 """So many pages without a candle in a row: the venue has nothing older."""
 QUEUE_LIMIT: Final = 20_000
 LONGEST_PAUSE_SECONDS: Final = 60.0
-ROWS_PER_MESSAGE: Final = 1_000
 _URGENCY: Final[dict[Reason, int]] = {"repair": 0, "request": 1, "hole": 2, "start": 3}
 _AT_START: Final[dict[str, int]] = {"1d": 0, "1h": 1, "1m": 2}
 
@@ -241,7 +242,7 @@ class Backfill:
             interval=series.interval,
             from_ms=begin,
             to_ms=end,
-            candles=list(candles[-ROWS_PER_MESSAGE:]),
+            candles=[_simulated(candle) for candle in candles] if self._simulated else list(candles),
             final=final,
             missing_before_ms=nothing_before,
             simulated=self._simulated,
@@ -260,6 +261,10 @@ class Backfill:
             except BusUnavailable:
                 await _sleep(pause, beat)
                 pause = min(pause * 2, 10.0)
+
+
+def _simulated(candle: Candle) -> Candle:
+    return msgspec.structs.replace(candle, simulated=True)
 
 
 async def _sleep(seconds: float, beat: Callable[[], None]) -> None:

@@ -225,7 +225,11 @@ class Connection:
         def on_text(frame: bytes) -> None:
             self._is_data = True
             received = now_us()
-            parse(frame, received)
+            try:
+                parse(frame, received)
+            except Exception as error:  # noqa: BLE001 - a parser's fault must cost one frame, never the reader
+                self._is_data = False
+                self.refused("malformed", frame, f"parser failed: {type(error).__name__}: {error}")
             if self._is_data:
                 self.last_data_us = received
 

@@ -10,8 +10,6 @@ from decimal import Decimal
 from cryptopulse.common.contracts.catalogue import Instrument
 from cryptopulse.common.contracts.values import ValueRefusedError, split_symbol
 
-DEFAULT_BASES = ("BTC", "ETH", "SOL", "XRP", "BNB", "DOGE", "ADA", "AVAX", "LINK", "DOT")
-DEFAULT_SYMBOLS = tuple(f"{base}-{quote}" for quote in ("USD", "USDT") for base in DEFAULT_BASES)
 RATE_SYMBOLS = ("USDT-USD", "USDC-USD", "USDC-USDT", "EUR-USD", "EUR-USDT")
 """Rates that consolidation needs; asked for wherever they are listed, whatever the setting says."""
 

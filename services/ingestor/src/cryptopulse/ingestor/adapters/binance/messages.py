@@ -51,7 +51,7 @@ class Header(msgspec.Struct):
     stream: str = ""
     e: str = ""
     data: msgspec.Raw = msgspec.Raw(b"null")
-    result: msgspec.Raw | None = None
+    result: msgspec.Raw = msgspec.Raw(b"null")
     id: int | str | None = None
     code: int | None = None
     msg: str = ""

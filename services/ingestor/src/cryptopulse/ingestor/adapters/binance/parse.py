@@ -53,9 +53,10 @@ class BinanceParser:
         """Hand on what one text frame says. Never raises: what is not understood is handed on as refused."""
         try:
             head = frame[:80]
-            if b'@trade"' in head:
+            combined = head.startswith(b'{"stream"')
+            if combined and b'@trade"' in head:
                 self._trade(_decode_combined_trade(frame).data, received_us)
-            elif b'@bookTicker"' in head:
+            elif combined and b'@bookTicker"' in head:
                 self._quote(_decode_combined_book(frame).data, received_us)
             elif head.startswith(b'{"e":"trade"'):
                 self._trade(_decode_trade(frame), received_us)
@@ -100,10 +101,12 @@ class BinanceParser:
 
     def _other(self, frame: bytes, received_us: int) -> None:
         header = _decode_header(frame)
-        name = header.e or (_decode_event(header.data).e if header.data[:1] == b"{" else "")
+        inner = bytes(header.data)
+        name = header.e or (_decode_event(inner).e if inner.startswith(b"{") else "")
         if name == "trade":
-            data = header.data if header.stream else frame
-            self._trade(_decode_trade(data), received_us)
+            self._trade(_decode_trade(inner if header.stream else frame), received_us)
+        elif header.stream.endswith("@bookTicker"):
+            self._quote(_decode_book(inner), received_us)
         elif name == "serverShutdown":
             self._out.control(ControlAnswer("shutdown", detail="serverShutdown"))
         elif name or header.stream:
@@ -117,8 +120,9 @@ class BinanceParser:
             self._out.refused("unknown_event", frame, "neither event nor answer")
 
     def _answer(self, header: wire.Header) -> None:
-        if header.result is not None and header.result[:1] == b"[":
-            streams = frozenset(_decode_streams(header.result))
+        result = bytes(header.result)
+        if result.startswith(b"["):
+            streams = frozenset(_decode_streams(result))
             self._out.control(ControlAnswer("subscribed", _request(header.id), streams))
         else:
             self._out.control(ControlAnswer("acknowledged", _request(header.id)))
