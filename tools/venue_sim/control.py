@@ -6,9 +6,6 @@ from collections.abc import Awaitable, Callable
 from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING, Any
 
-import orjson
-
-from tools.venue_sim.faults.engine import FaultError
 from tools.venue_sim.market import bars
 from tools.venue_sim.market.market import Script
 from tools.venue_sim.market.pair import Pair, short
@@ -60,10 +57,10 @@ class ControlSite:
             return json_response({"error": f"no such path: {request.method} {request.path}"}, 404)
         try:
             return json_response(await route(request, parts[1:]))
-        except (ControlError, FaultError, InvalidOperation, orjson.JSONDecodeError) as error:
+        except (InvalidOperation, ValueError) as error:
             return json_response({"error": str(error)}, 400)
 
-    def websocket(self, request: Request, connection: WsConnection) -> Session | Response:
+    def websocket(self, _: Request, __: WsConnection, /) -> Session | Response:
         """There is none."""
         return Response(404, b"", content_type="text/plain")
 
@@ -152,6 +149,7 @@ class ControlSite:
         pair = self._pair(str(body.get("venue")), str(body.get("symbol")))
         if "path" not in body:
             return await self._trade(request, [])
+        self._simulator.synthetic()
         points = [(float(seconds), float(price)) for seconds, price in body["path"]]
         if not points or any(price <= 0 for _, price in points):
             raise ControlError("path is a list of [seconds from now, price above 0]")
@@ -192,11 +190,11 @@ class ControlSite:
         return {"rate": rate}
 
     async def _pause(self, _: Request, __: list[str]) -> Any:
-        self._simulator.set_paused(True)
+        self._simulator.set_paused(paused=True)
         return {"paused": True}
 
     async def _resume(self, _: Request, __: list[str]) -> Any:
-        self._simulator.set_paused(False)
+        self._simulator.set_paused(paused=False)
         return {"paused": False}
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 from tools.venue_sim.faults.engine import Faults
@@ -30,14 +30,27 @@ class Engine:
         keep_trades: int,
     ) -> None:
         self._market = market
-        self._generator = generator
+        self.generator = generator
         self._venues = list(venues)
         self._by_name = {venue.name: venue for venue in venues}
         self._faults = faults
         self._step_seconds = step_seconds
         self._keep_trades = keep_trades
         self._tick_at = self._trim_at = 0.0
-        self.on_trades: Callable[[int], None] = lambda _count: None
+
+    @property
+    def trades_made(self) -> int:
+        """Live trades since the start."""
+        return self.generator.trades_made
+
+    @trades_made.setter
+    def trades_made(self, count: int) -> None:
+        self.generator.trades_made = count
+
+    @property
+    def quotes_made(self) -> int:
+        """Live quotes since the start."""
+        return self.generator.quotes_made
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -48,7 +61,7 @@ class Engine:
 
     def step(self) -> None:
         """One step, now."""
-        trades, quotes = self._generator.step(self._market.now_us())
+        trades, quotes = self.generator.step(self._market.now_us())
         by_name = self._by_name
         for pair, made in trades.items():
             venue = by_name.get(pair.instrument.venue)

@@ -8,6 +8,7 @@ from pathlib import Path
 from tools.venue_sim.venues.binance.site import BinanceOptions
 from tools.venue_sim.venues.coinbase.site import CoinbaseOptions
 from tools.venue_sim.venues.coingecko.site import CoinGeckoOptions
+from tools.venue_sim.venues.kraken.site import KrakenOptions
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,3 +36,4 @@ class Options:
     binance: BinanceOptions = field(default_factory=BinanceOptions)
     coinbase: CoinbaseOptions = field(default_factory=CoinbaseOptions)
     coingecko: CoinGeckoOptions = field(default_factory=CoinGeckoOptions)
+    kraken: KrakenOptions = field(default_factory=KrakenOptions)

@@ -1,4 +1,4 @@
-"""The composition of the simulator: a source, the venues on their ports, the engine and the control API."""
+"""The composition of the simulator: a source, the venues on their ports, the loop that drives them, the control API."""
 
 from __future__ import annotations
 
@@ -15,17 +15,24 @@ from tools.venue_sim.faults.engine import Faults
 from tools.venue_sim.market.assets import extra_asset
 from tools.venue_sim.market.generator import Generator
 from tools.venue_sim.market.instruments import BINANCE, COINBASE, KRAKEN, Instrument, default_instruments
-from tools.venue_sim.market.market import SyntheticMarket
+from tools.venue_sim.market.market import Market, SyntheticMarket
 from tools.venue_sim.market.pair import Pair
+from tools.venue_sim.market.prices import PriceModel
 from tools.venue_sim.market.tape import Trade
 from tools.venue_sim.net.messages import Site
 from tools.venue_sim.net.server import Listener
 from tools.venue_sim.options import Options
+from tools.venue_sim.playback.market import PlaybackMarket
+from tools.venue_sim.playback.player import PlayClock, Player
+from tools.venue_sim.playback.reader import read
 from tools.venue_sim.venues.binance.site import BinanceSite
 from tools.venue_sim.venues.coinbase.site import CoinbaseSite
 from tools.venue_sim.venues.coingecko.catalogue import CoinCatalogue
 from tools.venue_sim.venues.coingecko.site import CoinGeckoSite
+from tools.venue_sim.venues.kraken.site import KrakenSite
 from tools.venue_sim.venues.site import VenueSite
+
+COINGECKO = "coingecko"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,119 +50,178 @@ class Urls:
     control: str = ""
 
 
+class NotPossibleError(ValueError):
+    """A command that this source cannot follow."""
+
+
 class Simulator:
-    """Everything, started and stopped together."""
+    """Everything, started and stopped together. `source` drives the venues: an Engine or a Player."""
 
     def __init__(self, options: Options) -> None:
         self.options = options
         self.faults = Faults(options.seed)
         self.urls = Urls()
-        ports = {BINANCE: options.binance_port, COINBASE: options.coinbase_port, KRAKEN: options.kraken_port}
-        instruments: list[Instrument] = []
-        for venue, port in ports.items():
-            if port is not None:
-                instruments += default_instruments(venue, options.symbols_extra)
-        self.market = SyntheticMarket(
-            options.seed, instruments, history_days=options.history_days, live_rate=options.rate
-        )
-        self.generator = Generator(self.market, rate=options.rate, quote_ratio=options.quote_ratio)
         self.sites: dict[str, VenueSite] = {}
-        if options.binance_port is not None:
-            self.sites[BINANCE] = BinanceSite(self.market, self.faults, options.binance)
-        if options.coinbase_port is not None:
-            self.sites[COINBASE] = CoinbaseSite(self.market, self.faults, options.coinbase)
-        if options.coingecko_port is not None:
-            extra = [extra_asset(number) for number in range(1, options.symbols_extra + 1)]
-            catalogue = CoinCatalogue(
-                self.market.model, self.market.usd, options.coingecko.cache_seconds, extra
-            )
-            self.sites["coingecko"] = CoinGeckoSite(self.market, self.faults, catalogue, options.coingecko)
-        self.engine = Engine(
-            self.market,
-            self.generator,
-            list(self.sites.values()),
-            self.faults,
-            step_seconds=options.step_ms / 1000,
-            keep_trades=options.keep_trades,
-        )
+        self.market: Market
+        self.source: Engine | Player
+        if options.play:
+            self._from_recordings()
+        else:
+            self._from_seed()
         effects = Effects(self)
         self.faults.on_market = effects.on_market
         self.faults.on_instant = effects.on_instant
         self.faults.on_release = effects.on_release
         self._listeners: dict[str, Listener] = {}
 
+    # -- the two sources
+
+    def _from_seed(self) -> None:
+        options = self.options
+        instruments: list[Instrument] = []
+        for venue, port in self._ports().items():
+            if port is not None and venue != COINGECKO:
+                instruments += default_instruments(venue, options.symbols_extra)
+        market = SyntheticMarket(
+            options.seed, instruments, history_days=options.history_days, live_rate=options.rate
+        )
+        self.market = market
+        self._open(market, market.model)
+        generator = Generator(market, rate=options.rate, quote_ratio=options.quote_ratio)
+        self.source = Engine(
+            market,
+            generator,
+            list(self.sites.values()),
+            self.faults,
+            step_seconds=options.step_ms / 1000,
+            keep_trades=options.keep_trades,
+        )
+
+    def _from_recordings(self) -> None:
+        options = self.options
+        recording = read(options.play)
+        clock = PlayClock(recording.frames, options.speed)
+        model = PriceModel(options.seed)
+        market = PlaybackMarket(recording.frames, model, clock.now_us)
+        self.market = market
+        self._open(market, model)
+        for venue, site in self.sites.items():
+            site.recorded = frozenset(
+                (frame.native, frame.channel) for frame in recording.frames if frame.venue == venue
+            )
+        self.source = Player(
+            recording,
+            market,
+            clock,
+            self.sites,
+            self.faults,
+            step_seconds=options.step_ms / 1000,
+            wait_seconds=options.play_wait_seconds,
+        )
+
+    def _ports(self) -> dict[str, int | None]:
+        options = self.options
+        return {
+            BINANCE: options.binance_port,
+            COINBASE: options.coinbase_port,
+            COINGECKO: options.coingecko_port,
+            KRAKEN: options.kraken_port,
+        }
+
+    def _open(self, market: Market, model: PriceModel) -> None:
+        options, faults = self.options, self.faults
+        served = {venue for venue, port in self._ports().items() if port is not None}
+        if BINANCE in served:
+            self.sites[BINANCE] = BinanceSite(market, faults, options.binance)
+        if COINBASE in served:
+            self.sites[COINBASE] = CoinbaseSite(market, faults, options.coinbase)
+        if KRAKEN in served:
+            self.sites[KRAKEN] = KrakenSite(market, faults, options.kraken)
+        if COINGECKO in served:
+            extra = [extra_asset(number) for number in range(1, options.symbols_extra + 1)]
+            catalogue = CoinCatalogue(model, market.usd, options.coingecko.cache_seconds, extra)
+            self.sites[COINGECKO] = CoinGeckoSite(market, faults, catalogue, options.coingecko)
+
     # -- what the control API does
 
     @property
     def trades_made(self) -> int:
         """Live trades since the start."""
-        return self.generator.trades_made
+        return self.source.trades_made
 
     @property
     def quotes_made(self) -> int:
         """Live quotes since the start."""
-        return self.generator.quotes_made
+        return self.source.quotes_made
 
     def playback_state(self) -> dict[str, Any] | None:
         """How far a recording has been played; None for the synthetic market."""
-        return None
+        return self.source.state() if isinstance(self.source, Player) else None
+
+    def synthetic(self) -> tuple[SyntheticMarket, Generator]:
+        """The synthetic market and its generator; refuses when a recording is played."""
+        if not isinstance(self.market, SyntheticMarket) or not isinstance(self.source, Engine):
+            raise NotPossibleError("this needs the synthetic market, but a recording is played")
+        return self.market, self.source.generator
 
     def set_rate(self, rate: float) -> None:
         """Change the trades per second of the whole market."""
-        self.generator.rate = rate
-        self.market.live_rate = max(rate, 0.1)
+        market, generator = self.synthetic()
+        generator.rate = rate
+        market.live_rate = max(rate, 0.1)
 
-    def set_paused(self, paused: bool) -> None:
-        """Stop or continue the live market; connections stay up."""
-        self.market.pressure.paused = paused
+    def set_paused(self, *, paused: bool) -> None:
+        """Stop or continue the market; connections stay up."""
+        if isinstance(self.source, Player):
+            self.source.set_paused(paused=paused)
+        else:
+            self.synthetic()[0].pressure.paused = paused
 
     def trade_now(self, pair: Pair, price: int, size: int | None, *, sold: bool, shift_us: int) -> Trade:
         """One trade on command: booked, and sent to who listens."""
         size = size or max(1, int(pair.mean_size))
         at_us = self.market.venue_us(pair.instrument.venue) + shift_us
         trade = pair.tape.append(price, -size if sold else size, at_us)
-        self.generator.trades_made += 1
+        self.source.trades_made += 1
         site = self.sites.get(pair.instrument.venue)
         if site is not None and pair.wants_trades:
             site.publish_trades(pair, [trade])
             site.flush()
         return trade
 
+    # -- running
+
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[Simulator]:
         """Listen and let time pass until the block ends."""
-        await self._listen()
         loop = asyncio.get_running_loop()
+        await self._listen()
         for faults in self.faults.venues.values():
             faults.later = loop.call_later
-        engine = asyncio.get_running_loop().create_task(self.engine.run())
+        task = loop.create_task(self.source.run())
         try:
             yield self
         finally:
-            engine.cancel()
+            task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
-                await engine
+                await task
+            for site in self.sites.values():
+                await site.stop()
             for listener in self._listeners.values():
                 await listener.stop()
 
     async def _listen(self) -> None:
-        options = self.options
-        wanted = {
-            BINANCE: options.binance_port,
-            COINBASE: options.coinbase_port,
-            "coingecko": options.coingecko_port,
-            KRAKEN: options.kraken_port,
-            "control": options.control_port,
+        sites: dict[str, tuple[Site, int]] = {
+            name: (site, self._ports()[name] or 0) for name, site in self.sites.items()
         }
+        if self.options.control_port is not None:
+            sites["control"] = (ControlSite(self), self.options.control_port)
         ports: dict[str, int] = {}
-        sites: dict[str, Site] = dict(self.sites)
-        if options.control_port is not None:
-            sites["control"] = ControlSite(self)
-        for name, site in sites.items():
-            listener = Listener(site, options.max_client_buffer_bytes)
-            ports[name] = await listener.start(options.host, wanted[name] or 0)
+        for name, (site, port) in sites.items():
+            listener = Listener(site, self.options.max_client_buffer_bytes)
+            ports[name] = await listener.start(self.options.host, port)
             self._listeners[name] = listener
-        self.urls = make_urls(options.host, ports)
+        self.urls = make_urls(self.options.host, ports)
 
 
 def make_urls(host: str, ports: dict[str, int]) -> Urls:
@@ -170,7 +236,7 @@ def make_urls(host: str, ports: dict[str, int]) -> Urls:
         coinbase_api=url(COINBASE, "http://{}/api/v3/brokerage"),
         coinbase_exchange_api=url(COINBASE, "http://{}"),
         coinbase_ws=url(COINBASE, "ws://{}"),
-        coingecko_api=url("coingecko", "http://{}/api/v3"),
+        coingecko_api=url(COINGECKO, "http://{}/api/v3"),
         kraken_api=url(KRAKEN, "http://{}/0/public"),
         kraken_ws=url(KRAKEN, "ws://{}"),
         control=url("control", "http://{}"),

@@ -100,7 +100,7 @@ class VenueFaults:
         self.frame_faults: list[Fault] = []
         self.other: list[Fault] = []
         self._held: dict[tuple[int, int], list[Any]] = {}
-        self.later: Callable[[float, Callable[[], None]], None] = lambda _seconds, action: action()
+        self.later: Callable[[float, Callable[[], None]], object] = lambda _seconds, action: action()
 
     def hit(self, fault: Fault) -> bool:
         """Whether a fault strikes now; counts it."""

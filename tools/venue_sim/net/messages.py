@@ -61,10 +61,10 @@ def json_response(value: Any, status: int = 200, headers: dict[str, str] | None 
 class Session(Protocol):
     """One WebSocket client as its venue sees it."""
 
-    def on_text(self, data: bytes) -> None:
+    def on_text(self, data: bytes, /) -> None:
         """A complete text message arrived."""
 
-    def on_pong(self, data: bytes) -> None:
+    def on_pong(self, data: bytes, /) -> None:
         """A pong arrived, asked for or not."""
 
     def on_ping(self) -> None:
@@ -77,8 +77,8 @@ class Session(Protocol):
 class Site(Protocol):
     """What listens on one port."""
 
-    async def http(self, request: Request) -> Response:
+    async def http(self, request: Request, /) -> Response:
         """Answer a plain request."""
 
-    def websocket(self, request: Request, connection: WsConnection) -> Session | Response:
+    def websocket(self, request: Request, connection: WsConnection, /) -> Session | Response:
         """Take a WebSocket client in, or refuse it with an HTTP answer."""

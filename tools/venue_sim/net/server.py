@@ -41,12 +41,12 @@ class Peer(asyncio.Protocol):
     # -- asyncio.Protocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)  # uvloop's own class is none of asyncio's
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's own class is none of asyncio's
         name = transport.get_extra_info("peername")
         self._address = str(name[0]) if isinstance(name, tuple) else ""
         self._peers.add(self)
 
-    def connection_lost(self, exc: Exception | None) -> None:
+    def connection_lost(self, _: Exception | None) -> None:
         self._peers.discard(self)
         if self._worker is not None:
             self._worker.cancel()
@@ -68,10 +68,13 @@ class Peer(asyncio.Protocol):
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
-            if self._websocket is not None and len(data) > upgrade.args[0]:
-                self._websocket.received(data[upgrade.args[0] :])
+            self._after_upgrade(data[upgrade.args[0] :])
         except httptools.HttpParserError:
             self._write(Response(400, b"bad request", content_type="text/plain"), keep=False)
+
+    def _after_upgrade(self, rest: bytes) -> None:
+        if self._websocket is not None and rest:
+            self._websocket.received(rest)
 
     def stop(self) -> None:
         """Drop the client."""

@@ -12,7 +12,7 @@ from tools.venue_sim.faults.engine import Faults, VenueFaults
 from tools.venue_sim.market.market import Market
 from tools.venue_sim.market.pair import Pair, Quote
 from tools.venue_sim.market.tape import Trade
-from tools.venue_sim.net.messages import Request, Response
+from tools.venue_sim.net.messages import Request, Response, Session
 from tools.venue_sim.net.websocket import WsConnection
 
 Handler = Callable[[Request], Awaitable[Response]]
@@ -43,7 +43,7 @@ class VenueSession:
         """A ping counts as a message."""
         self.counted()
 
-    def on_pong(self, data: bytes) -> None:
+    def on_pong(self, _: bytes, /) -> None:
         """A pong counts as a message."""
         self.counted()
 
@@ -52,11 +52,15 @@ class VenueSite:
     """Base of the venues. The engine calls `publish_trades`, `publish_quotes`, `tick` and `flush`; all are synchronous."""
 
     name = ""
+    trade_channel = "trade"
 
     def __init__(self, market: Market, faults: Faults) -> None:
         self.market = market
         self.faults: VenueFaults = faults.of(self.name)
         self.sessions: set[Any] = set()
+        self.recorded: frozenset[tuple[str, str]] = (
+            frozenset()
+        )  # (native name, channel) that a recording brings
         self._tasks: set[asyncio.Task[None]] = set()
         self.requests = 0
         self.messages_sent = 0
@@ -77,6 +81,10 @@ class VenueSite:
         """The venue's own answer."""
         raise NotImplementedError
 
+    def websocket(self, request: Request, connection: WsConnection, /) -> Session | Response:
+        """Take a client in, or refuse it."""
+        raise NotImplementedError
+
     def publish_trades(self, pair: Pair, trades: list[Trade]) -> None:
         """New trades of a pair, oldest first."""
         raise NotImplementedError
@@ -86,12 +94,33 @@ class VenueSite:
         raise NotImplementedError
 
     def publish_held(self, pair: Pair, items: list[Any]) -> None:
-        """Trades that an ended `reorder` still held; they are not held again."""
-        self.send_trades(pair, items)
+        """What an ended `reorder` still held: trades, or recorded messages of the pair's trade channel."""
+        messages = [item for item in items if isinstance(item, bytes)]
+        if messages:
+            self._deliver_all(pair, self.trade_channel, messages)
+        else:
+            self.send_trades(pair, items)
 
     def send_trades(self, pair: Pair, trades: list[Trade]) -> None:
         """Send trades that the faults have let through."""
         raise NotImplementedError
+
+    def publish_recorded(self, pair: Pair, channel: str, payload: bytes) -> None:
+        """A recorded message, for who is subscribed to its channel."""
+        if self.faults.stream_faults:
+            for kept in self.faults.stream(
+                pair, channel, [payload], lambda late: self._deliver_all(pair, channel, late)
+            ):
+                self.deliver_recorded(pair, channel, kept)
+        else:
+            self.deliver_recorded(pair, channel, payload)
+
+    def _deliver_all(self, pair: Pair, channel: str, payloads: list[bytes]) -> None:
+        for payload in payloads:
+            self.deliver_recorded(pair, channel, payload)
+
+    def deliver_recorded(self, pair: Pair, channel: str, payload: bytes) -> None:
+        """Push a recorded message to its subscribers."""
 
     def tick(self, now: float) -> None:
         """Called about every 100 ms with the monotonic clock: heartbeats, pings, slow streams."""
@@ -100,6 +129,12 @@ class VenueSite:
         """Write what was pushed to every client."""
         for session in self.sessions:
             session.connection.flush()
+
+    async def stop(self) -> None:
+        """End what runs beside the loop."""
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def connections(self) -> list[WsConnection]:
         """Open WebSocket connections."""

@@ -193,7 +193,7 @@ class BinanceRest:
         if start is not None:
             last = min(last, start + limit * width)
         rows = await pair.tape.rows(interval, first, last)
-        rows = _with_quiet(pair, rows, interval, first, last)
+        rows = _with_quiet(rows, interval, last)
         rows = rows[-limit:] if start is None else rows[:limit]
         unit = _unit(request)
         return [wire.kline_row(pair, row, interval, unit) for row in rows]
@@ -332,7 +332,7 @@ def _unit(request: Request) -> int:
     return 1000 if request.headers.get("x-mbx-time-unit", "").upper() == "MICROSECOND" else 1
 
 
-def _with_quiet(pair: Pair, rows: bars.Rows, interval: str, first: int, last: int) -> bars.Rows:
+def _with_quiet(rows: bars.Rows, interval: str, last: int) -> bars.Rows:
     """Rows with flat ones for the intervals without trades, as the venue shows them; none before the first trade."""
     if not len(rows) or interval == "1M":
         return rows
@@ -350,8 +350,9 @@ def _with_quiet(pair: Pair, rows: bars.Rows, interval: str, first: int, last: in
     newest = np.maximum.accumulate(np.where(present, np.arange(count), 0))
     quiet = ~present
     filled[quiet, bars.OPEN_TIME] = start + np.flatnonzero(quiet) * width
-    filled[np.ix_(quiet, [bars.OPEN, bars.HIGH, bars.LOW, bars.CLOSE])] = filled[newest[quiet], bars.CLOSE][
-        :, None
-    ]
-    filled[np.ix_(quiet, [bars.FIRST_ID, bars.LAST_ID])] = -1
+    closes = filled[newest[quiet], bars.CLOSE]
+    for column in (bars.OPEN, bars.HIGH, bars.LOW, bars.CLOSE):
+        filled[quiet, column] = closes
+    for column in (bars.FIRST_ID, bars.LAST_ID):
+        filled[quiet, column] = -1
     return filled

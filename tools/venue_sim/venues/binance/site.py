@@ -103,10 +103,8 @@ class BinanceSite(VenueSite):
         combined = path.startswith("/stream")
         unit = {name.lower(): value for name, value in request.query.items()}.get("timeunit", "")
         session = BinanceSession(self, connection, combined=combined, micro=unit.upper() == "MICROSECOND")
-        if combined:
-            text = parse_qs(request.target.partition("?")[2]).get("streams", [""])[-1]
-        else:
-            text = path[4:]
+        listed = parse_qs(request.target.partition("?")[2]).get("streams", [""])[-1]
+        text = listed if combined else path[4:]
         names = [name for name in text.split("/") if name]
         if len(names) > MAX_STREAMS:
             return json_response({"code": 2, "msg": "Invalid request: too many streams"}, 400)
@@ -125,7 +123,7 @@ class BinanceSite(VenueSite):
         pair = self.market.native(self.name, symbol.upper()) if symbol == symbol.lower() else None
         if pair is None:
             return None
-        if kind in HOT_KINDS or kind in SLOW_KINDS:
+        if kind in HOT_KINDS or kind in SLOW_KINDS or (pair.instrument.native, kind) in self.recorded:
             return Stream(name, kind, pair)
         if kind.startswith("kline_") and kind[6:] in bars.INTERVALS_MS:
             return Stream(name, "kline", pair, kind[6:])
@@ -202,13 +200,14 @@ class BinanceSite(VenueSite):
         if not trades:
             return
         event_us = self.market.venue_us(self.name)
-        lower = pair.instrument.native.lower()
+        native = pair.instrument.native
+        lower = native.lower()
         streams = self._of(pair).streams
         stream = streams.get(f"{lower}@trade")
-        if stream is not None:
+        if stream is not None and (native, "trade") not in self.recorded:
             self._send_hot(stream, trades, event_us, agg=False)
         stream = streams.get(f"{lower}@aggTrade")
-        if stream is not None:
+        if stream is not None and (native, "aggTrade") not in self.recorded:
             self._send_hot(stream, trades, event_us, agg=True)
 
     def _send_hot(self, stream: Stream, trades: list[Trade], event_us: int, *, agg: bool) -> None:
@@ -264,14 +263,27 @@ class BinanceSite(VenueSite):
 
     def push(self, stream: Stream, build: Any) -> None:
         """Send a slow event: `build(divisor)` makes its value for milliseconds (1000) or microseconds (1)."""
-        if self.faults.stream_faults and stream.pair is not None:
-            if not self.faults.stream(stream.pair, stream.kind, [0], lambda _: None):
-                return
+        faults = self.faults
+        if (
+            faults.stream_faults
+            and stream.pair
+            and not faults.stream(stream.pair, stream.kind, [0], lambda _: None)
+        ):
+            return
         for (combined, micro), sessions in stream.subscribers.items():
             payload = orjson.dumps(build(1 if micro else 1000))
             if combined:
                 payload = wire.envelope(stream.name, payload)
             self._push_faulty(stream.pair, stream.kind, sessions, [payload])
+
+    def deliver_recorded(self, pair: Pair, channel: str, payload: bytes) -> None:
+        """A recorded event, raw or in the combined envelope."""
+        stream = self.streams.get(f"{pair.instrument.native.lower()}@{channel}")
+        if stream is None:
+            return
+        for (combined, _), sessions in stream.subscribers.items():
+            chosen = wire.envelope(stream.name, payload) if combined else payload
+            self._push_faulty(pair, channel, sessions, [chosen])
 
     # -- periodic work
 

@@ -104,7 +104,7 @@ class Advanced:
         self.sequence += 1
         if site.faults.other and site.faults.first_hit("sequence_hole", pair, channel) is not None:
             return
-        stamp = wire.nanos_text(time.time_ns() + site.market.clocks["coinbase"].offset_us * 1000)
+        stamp = wire.nanos_text(site.market.venue_us("coinbase") * 1000 + number % 1000)
         payload = (
             f'{{"channel":"{channel}","timestamp":"{stamp}","sequence_num":{number},"events":['.encode()
             + events
@@ -181,7 +181,7 @@ class Advanced:
         if "heartbeats" not in self.channels:
             return
         self._beats += 1
-        now_ns = time.time_ns() + self._site.market.clocks["coinbase"].offset_us * 1000
+        now_ns = self._site.market.venue_us("coinbase") * 1000
         text = wire.go_time_text(now_ns, time.monotonic() - self._session.connection.opened_at)
         self.send("heartbeats", orjson.dumps({"current_time": text, "heartbeat_counter": self._beats}))
 

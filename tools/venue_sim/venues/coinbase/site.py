@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import orjson
 
@@ -24,6 +24,7 @@ from tools.venue_sim.venues.site import VenueSession, VenueSite
 VENUE: Final = "coinbase"
 _BATCH_SECONDS: Final = 5.0
 _MOST_TRADES_A_MESSAGE: Final = 200
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +86,7 @@ class CoinbaseSite(VenueSite):
     """The venue. Who listens to what is kept by (channel, pair), so that a trade is encoded once."""
 
     name = VENUE
+    trade_channel = "matches"
 
     def __init__(self, market: Market, faults: Faults, options: CoinbaseOptions | None = None) -> None:
         super().__init__(market, faults)
@@ -103,7 +105,7 @@ class CoinbaseSite(VenueSite):
         """Advanced Trade under `/api/v3/brokerage`, Exchange at the root."""
         return await self._rest.answer(request)
 
-    def websocket(self, request: Request, connection: WsConnection) -> Session | Response:
+    def websocket(self, _: Request, connection: WsConnection, /) -> Session | Response:
         """Any path is taken: both feeds live at the root of their hosts."""
         refused = self.faults.first_hit("refuse")
         if refused is not None:
@@ -135,12 +137,10 @@ class CoinbaseSite(VenueSite):
 
     def unlisten(self, dialect: Advanced | Exchange, channel: str, pair: Pair) -> None:
         """Stop that."""
-        key = (channel, pair)
-        table: dict[tuple[str, Pair], list[Any]]
-        table = self._advanced if isinstance(dialect, Advanced) else self._exchange  # type: ignore[assignment]  # one table for each dialect
-        table[key].remove(dialect)
-        if not table[key]:
-            del table[key]
+        if isinstance(dialect, Advanced):
+            _remove(self._advanced, (channel, pair), dialect)
+        else:
+            _remove(self._exchange, (channel, pair), dialect)
         self._count(channel, pair, -1)
 
     @staticmethod
@@ -175,14 +175,16 @@ class CoinbaseSite(VenueSite):
             self._waiting[pair] = list(trades)
         else:
             waiting += trades
+        native = pair.instrument.native
         matches = self._exchange.get(("matches", pair))
-        if matches:
+        if matches and (native, "matches") not in self.recorded:
             for trade in trades:
                 payload = wire.match_payload(pair, trade)
                 for dialect in matches:
                     dialect.send_payload("matches", pair, payload)
-        for dialect in self._exchange.get(("ticker", pair), ()):
-            dialect.send_ticker("ticker", pair, trades[-1])
+        if (native, "ticker") not in self.recorded:
+            for dialect in self._exchange.get(("ticker", pair), ()):
+                dialect.send_ticker("ticker", pair, trades[-1])
 
     def publish_quotes(self, quotes: list[Quote]) -> None:
         """Only the books move with quotes."""
@@ -204,6 +206,11 @@ class CoinbaseSite(VenueSite):
                 )
                 for one in listeners:
                     one.send_payload("level2_batch", pair, payload)
+
+    def deliver_recorded(self, pair: Pair, channel: str, payload: bytes) -> None:
+        """A recorded Exchange message; Advanced Trade's are made anew, for their sequence is the connection's."""
+        for dialect in self._exchange.get((channel, pair), ()):
+            dialect.send_payload(channel, pair, payload)
 
     def flush(self) -> None:
         """Write what was pushed; Advanced Trade's batches when they are due."""
@@ -233,23 +240,29 @@ class CoinbaseSite(VenueSite):
             self._keep(session, now)
         if now >= self._beat_at:
             self._beat_at = now + 1.0
-            if self.faults.first_hit("heartbeat_loss") is None:
-                for session in self.sessions:
-                    if session.dialect is not None:
-                        session.dialect.beat()
-            for (channel, pair), listeners in self._advanced.items():
-                if channel == "candles":
-                    for dialect in listeners:
-                        dialect.send_candles(pair, "update")
+            self._beat()
         if now >= self._slow_at:
             self._slow_at = now + _BATCH_SECONDS
-            traded, self._since_slow = self._since_slow, {}
-            for pair, trade in traded.items():
-                for one in self._advanced.get(("ticker_batch", pair), ()):
-                    one.send_ticker("ticker_batch", pair)
-                for other in self._exchange.get(("ticker_batch", pair), ()):
-                    other.send_ticker("ticker_batch", pair, trade)
+            self._send_slow_tickers()
         self.flush()
+
+    def _beat(self) -> None:
+        if self.faults.first_hit("heartbeat_loss") is None:
+            for session in self.sessions:
+                if session.dialect is not None:
+                    session.dialect.beat()
+        for (channel, pair), listeners in self._advanced.items():
+            if channel == "candles":
+                for dialect in listeners:
+                    dialect.send_candles(pair, "update")
+
+    def _send_slow_tickers(self) -> None:
+        traded, self._since_slow = self._since_slow, {}
+        for pair, trade in traded.items():
+            for dialect in self._advanced.get(("ticker_batch", pair), ()):
+                dialect.send_ticker("ticker_batch", pair)
+            for other in self._exchange.get(("ticker_batch", pair), ()):
+                other.send_ticker("ticker_batch", pair, trade)
 
     def _keep(self, session: CoinbaseSession, now: float) -> None:
         opened = session.connection.opened_at
@@ -259,3 +272,9 @@ class CoinbaseSite(VenueSite):
             session.connection.close(1000, "no updates")
         elif now - opened > self.options.lifetime_seconds:
             session.connection.close(1001, "going away")
+
+
+def _remove(table: dict[tuple[str, Pair], list[T]], key: tuple[str, Pair], listener: T) -> None:
+    table[key].remove(listener)
+    if not table[key]:
+        del table[key]

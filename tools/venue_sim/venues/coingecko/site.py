@@ -120,7 +120,7 @@ class CoinGeckoSite(VenueSite):
             return _key_error(401, 10002, "Invalid API Key")
         return None
 
-    def websocket(self, request: Request, connection: WsConnection) -> Session | Response:
+    def websocket(self, _: Request, __: WsConnection, /) -> Session | Response:
         """Refused: there is none."""
         return Response(404, b"", content_type="text/html")
 
