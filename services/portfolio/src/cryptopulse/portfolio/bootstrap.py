@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 
 from cryptopulse.common.bus.rabbit import RabbitBus
 from cryptopulse.common.cache import client as cache
+from cryptopulse.common.contracts.http.portfolio import ROUTES
 from cryptopulse.common.contracts.topics import PORTFOLIO_EVENTS, PRICES, Queue
 from cryptopulse.common.database.outbox import OutboxRelay
 from cryptopulse.common.database.pool import Database
@@ -72,7 +73,8 @@ async def build(settings: PortfolioSettings, runtime: Runtime) -> AsyncIterator[
         BooksHttp(books, ledger, catalogue, Cursor(settings.internal_jwt_secret)),
         ReportsHttp(ledger, valuer, live),
     ]
-    runtime.app.include_router(routes(handlers))
+    served = [spec for spec in ROUTES if any(hasattr(one, spec.operation_id) for one in handlers)]
+    runtime.app.include_router(routes(handlers, served))
     runtime.check("postgres", database.check)
     runtime.check("redis", pinger.check)
     runtime.check(
