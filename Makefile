@@ -87,7 +87,8 @@ lock: venv ## resolve again: requirements.lock, then one per service as a part o
 			services/$$service/pyproject.toml -o services/$$service/requirements.lock; \
 	done
 
-docs: venv ## write docs/asyncapi.json and docs/openapi.json anew
+docs: venv ## write docs/asyncapi.json, docs/openapi.json and .env.example anew
+	@$(PY) -m tools.local_stack example
 	@$(PY) -m tools.docs
 
 clean: ## remove what tests and runs left; data of `make run` included

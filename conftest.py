@@ -79,11 +79,16 @@ def pytest_configure() -> None:
     _guard_sockets()
 
 
-@pytest.fixture(scope="session")
-def shared_data() -> Path:
-    """The folder of reference data (recordings, indicator vectors, portfolio cases), never part of this repository."""
-    given = Path(os.environ.get(SHARED_SETTING, "../shared"))
+def find_shared_data() -> Path:
+    """The folder of reference data, by its setting or beside the checkout; skips the test where there is none."""
+    given = Path(os.environ.get(SHARED_SETTING) or "../shared")
     folder = given if given.is_absolute() else ROOT / given
     if not folder.is_dir():
         pytest.skip(f"no reference data at {folder}: set {SHARED_SETTING} to run this test")
     return folder
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of reference data (recordings, indicator vectors, portfolio cases), never part of this repository."""
+    return find_shared_data()

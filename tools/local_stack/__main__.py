@@ -1,4 +1,4 @@
-"""`python -m tools.local_stack`: run, servers, exec, env, system."""
+"""`python -m tools.local_stack`: run, servers, exec, env, example, system."""
 
 from __future__ import annotations
 
@@ -52,6 +52,7 @@ def _parser() -> argparse.ArgumentParser:
     runs.add_argument("command", nargs="+")
     env = tasks.add_parser("env", help="run a command with the settings of .env")
     env.add_argument("command", nargs="+")
+    tasks.add_parser("example", help="write .env.example from the services' settings")
     tasks.add_parser("system", help="install the servers that are missing")
     return parser
 
@@ -79,6 +80,12 @@ def _do(args: argparse.Namespace) -> int:
     environ = with_dotenv(os.environ, CHECKOUT / ".env")
     if args.task == "env":
         os.execvpe(args.command[0], args.command, environ)  # noqa: S606 - the command is make's own
+    if args.task == "example":
+        from tools.local_stack.config import variables
+        from tools.local_stack.env_example import render
+
+        (CHECKOUT / ".env.example").write_text(render(variables()), encoding="utf-8")
+        return 0
     if args.task == "system":
         provide(environ, DockerEngine())
         return 0

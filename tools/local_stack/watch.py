@@ -7,6 +7,7 @@ import time
 from typing import Any
 
 from cryptopulse.common.config import DEFAULT_SYMBOLS
+from cryptopulse.common.contracts.values import SYMBOL_PATTERN
 from tools.local_stack.api import Api, price_line
 from tools.local_stack.console import say
 
@@ -19,7 +20,8 @@ _MOVED_SECONDS = 5.0
 
 async def watch(api: Api, symbols: str, began: float) -> None:
     """Wait for the first price, print what there is, then follow the health until cancelled."""
-    wanted = [part.strip().upper() for part in symbols.split(",") if part.strip()] or list(DEFAULT_SYMBOLS)
+    named = [part.strip().upper() for part in symbols.split(",")]
+    wanted = [symbol for symbol in named if SYMBOL_PATTERN.match(symbol)] or list(DEFAULT_SYMBOLS)
     first = await _first_price(api, wanted)
     seconds = time.monotonic() - began
     say("api", f"{api.url}  documents: {api.url}/docs  health: {api.url}/health/")

@@ -35,14 +35,14 @@ def apt(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
         ran.append(command)
         return subprocess.CompletedProcess(command, 0, stdout="", stderr="")
 
-    monkeypatch.setattr(system.subprocess, "run", run)
+    monkeypatch.setattr("tools.local_stack.system.subprocess.run", run)
     return ran
 
 
 def pretend(monkeypatch: pytest.MonkeyPatch, user: int, *states: list[Choice]) -> None:
     found = iter(states)
     monkeypatch.setattr(system, "choose_all", lambda _environ, _engine: next(found))
-    monkeypatch.setattr(system.os, "geteuid", lambda: user)
+    monkeypatch.setattr("tools.local_stack.system.os.geteuid", lambda: user)
 
 
 def test_what_is_there_is_not_installed(monkeypatch: pytest.MonkeyPatch, apt: list[list[str]]) -> None:
@@ -64,7 +64,7 @@ def test_root_installs_what_is_missing_and_only_that(
 
 def test_a_normal_user_is_told_the_one_line(monkeypatch: pytest.MonkeyPatch, apt: list[list[str]]) -> None:
     pretend(monkeypatch, 1000, the_choices(Kind.APT, Kind.GIVEN, Kind.LOCAL))
-    with pytest.raises(StackError, match="sudo apt-get update && sudo apt-get install -y rabbitmq-server$"):
+    with pytest.raises(StackError, match=r"sudo apt-get update && sudo apt-get install -y rabbitmq-server$"):
         system.provide({}, NoEngine())
     assert apt == []
 
@@ -80,7 +80,7 @@ def test_a_failing_apt_is_shown_with_the_end_of_what_it_said(monkeypatch: pytest
     def run(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
         return subprocess.CompletedProcess(command, 100, stdout="E: Unable to locate package\n", stderr="")
 
-    monkeypatch.setattr(system.subprocess, "run", run)
+    monkeypatch.setattr("tools.local_stack.system.subprocess.run", run)
     pretend(monkeypatch, 0, the_choices(Kind.APT, Kind.LOCAL, Kind.LOCAL))
     with pytest.raises(StackError, match="exit code 100") as caught:
         system.provide({}, NoEngine())

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import pytest
 
@@ -49,7 +49,16 @@ def backends(request: pytest.FixtureRequest) -> Iterator[Backends]:
     found.stop()
 
 
-def _urls(backends: Backends, name: str) -> dict[str, str]:
+class HasUrls(Protocol):
+    """What the fixtures ask of a session's servers."""
+
+    def urls(self, name: str) -> dict[str, str]:
+        """The variables that lead to one backend; raises `StackError` when it cannot be had."""
+        ...
+
+
+def urls_of(backends: HasUrls, name: str) -> dict[str, str]:
+    """The variables that lead to a backend; skips or fails the test where it cannot be had."""
     try:
         return backends.urls(name)
     except StackError as error:
@@ -60,14 +69,14 @@ def _urls(backends: Backends, name: str) -> dict[str, str]:
 @pytest.fixture(scope="session")
 def rabbitmq_url(backends: Backends) -> str:
     """The AMQP URL of a RabbitMQ; its default vhost is shared by all tests, so prefer `rabbit_vhost`."""
-    return _urls(backends, "rabbitmq")["RABBITMQ_URL"]
+    return urls_of(backends, "rabbitmq")["RABBITMQ_URL"]
 
 
 @pytest.fixture(scope="session")
 def rabbitmq_management_url(backends: Backends, rabbitmq_url: str) -> str:
     """The URL of RabbitMQ's HTTP API, with user and password."""
     del rabbitmq_url
-    url = _urls(backends, "rabbitmq").get("RABBITMQ_MANAGEMENT_URL")
+    url = urls_of(backends, "rabbitmq").get("RABBITMQ_MANAGEMENT_URL")
     if url is None:
         _refuse(
             "tests make vhosts of their own by RabbitMQ's HTTP API: set RABBITMQ_MANAGEMENT_URL beside RABBITMQ_URL"
@@ -79,13 +88,13 @@ def rabbitmq_management_url(backends: Backends, rabbitmq_url: str) -> str:
 @pytest.fixture(scope="session")
 def redis_url(backends: Backends) -> str:
     """The URL of a Redis; its db 0 is shared by all tests, so prefer `redis_db`."""
-    return _urls(backends, "redis")["REDIS_URL"]
+    return urls_of(backends, "redis")["REDIS_URL"]
 
 
 @pytest.fixture(scope="session")
 def database_url(backends: Backends) -> str:
     """The URL of a Postgres with the right to make databases and roles; prefer `postgres_db`."""
-    return _urls(backends, "postgres")["DATABASE_URL"]
+    return urls_of(backends, "postgres")["DATABASE_URL"]
 
 
 @pytest.fixture
