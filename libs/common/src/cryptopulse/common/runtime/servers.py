@@ -140,13 +140,16 @@ def _holder(port: int) -> str:
     if not inodes:
         return ""
     for process in Path("/proc").glob("[0-9]*"):
-        try:
-            links = {link.readlink().name for link in (process / "fd").iterdir()}
-        except OSError:
-            continue
-        if inodes & links:
-            with contextlib.suppress(OSError):
+        # A process or a file may be gone by the time we look, and others' files are hidden from us.
+        with contextlib.suppress(OSError):
+            if any(_target(link) in inodes for link in (process / "fd").iterdir()):
                 return f" by {(process / 'comm').read_text().strip()} (pid {process.name})"
+    return ""
+
+
+def _target(link: Path) -> str:
+    with contextlib.suppress(OSError):
+        return link.readlink().name
     return ""
 
 
