@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import dataclass_transform
+
 import msgspec
 
 
+# The decorators tell type checkers that subclasses are frozen too; at run time msgspec sees to it.
+@dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(msgspec.field,))
 class Message(msgspec.Struct, frozen=True, kw_only=True):
     """A fact that crosses a process boundary.
 
@@ -13,6 +17,7 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
     """
 
 
+@dataclass_transform(frozen_default=True, field_specifiers=(msgspec.field,))
 class Row(msgspec.Struct, frozen=True, array_like=True):
     """A part of a message on the hot path, encoded as an array: fields are positional.
 
