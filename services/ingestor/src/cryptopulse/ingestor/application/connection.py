@@ -227,7 +227,7 @@ class Connection:
             received = now_us()
             try:
                 parse(frame, received)
-            except Exception as error:  # noqa: BLE001 - a parser's fault must cost one frame, never the reader
+            except Exception as error:
                 self._is_data = False
                 self.refused("malformed", frame, f"parser failed: {type(error).__name__}: {error}")
             if self._is_data:
