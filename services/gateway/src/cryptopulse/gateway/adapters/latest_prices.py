@@ -10,6 +10,7 @@ from redis.asyncio import Redis
 from cryptopulse.common.cache import keys
 from cryptopulse.common.cache.client import store_errors
 from cryptopulse.common.contracts.candles import Candle
+from cryptopulse.common.contracts.indicators import IndicatorUpdate
 from cryptopulse.common.contracts.prices import PriceUpdate
 from cryptopulse.common.contracts.resolver import Catalogue
 from cryptopulse.common.contracts.ticks import ReferencePrice
@@ -27,6 +28,7 @@ class RedisPriceStore:
         self._candle = msgspec.msgpack.Decoder(Candle)
         self._catalogue = msgspec.msgpack.Decoder(Catalogue)
         self._reference = msgspec.msgpack.Decoder(ReferencePrice)
+        self._indicators = msgspec.msgpack.Decoder(IndicatorUpdate)
         self._version: bytes | None = None
 
     async def load_all(self) -> list[PriceUpdate]:
@@ -63,6 +65,12 @@ class RedisPriceStore:
                 pipeline.hget(keys.forming(symbol, source), interval)
             values: list[Any] = await pipeline.execute()
         return [self._candle.decode(value) for value in values if value is not None]
+
+    async def indicators(self, symbol: str, source: str, interval: str) -> IndicatorUpdate | None:
+        """The newest live values of one series."""
+        async with store_errors():
+            value: Any = await self._redis.hget(keys.indicators(symbol, source), interval)
+        return None if value is None else self._indicators.decode(value)
 
     async def catalogue(self) -> Catalogue | None:
         """The catalogue when it has changed since the last call, else None."""

@@ -44,6 +44,7 @@ class Connection:
         "fifo_bytes",
         "id",
         "identity",
+        "network",
         "pending",
         "sink",
         "streams",
@@ -56,6 +57,7 @@ class Connection:
         self.sink = sink
         self.write = sink.write
         self.identity = identity
+        self.network = ""
         self.authenticated_until: float | None = None
         self.warned = False
         self.blocked = False

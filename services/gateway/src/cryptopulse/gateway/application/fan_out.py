@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 from cryptopulse.common.clock import Clock
+from cryptopulse.common.contracts.identity import Identity
 from cryptopulse.gateway.application.connection import BLOCKED_SECONDS, Connection
 from cryptopulse.gateway.application.streams import Key, Stream
 from cryptopulse.gateway.domain import protocol
@@ -31,6 +32,8 @@ class Hub:
         self._replica = secrets.token_hex(3)
         self._streams: dict[Key, Stream] = {}
         self._dirty: dict[int, dict[Stream, None]] = {every: {} for every in CLASSES_MS if every}
+        self.singles: dict[Key, list[Stream]] = {}
+        """(`indicators:<interval>`, subject) -> streams of single outputs of it."""
         self.connections: dict[str, Connection] = {}
         self.frames_written = 0
         self.closed_slow = 0
@@ -45,6 +48,9 @@ class Hub:
             epoch = f"{self._replica}{secrets.token_hex(2)}"
             found = Stream(next(self._sids), key, encode, conflated=conflated, epoch=epoch)
             self._streams[key] = found
+            kind, _, rest = key[0].partition(":")
+            if kind == "indicators" and ":" in rest:
+                self.singles.setdefault((f"indicators:{rest.rpartition(':')[2]}", key[1]), []).append(found)
         return found
 
     def find(self, key: Key) -> Stream | None:
@@ -54,6 +60,10 @@ class Hub:
     def streams(self) -> Iterator[Stream]:
         """All streams."""
         return iter(tuple(self._streams.values()))
+
+    def now_ms(self) -> int:
+        """The wall clock, for offsets that are times."""
+        return self._clock.now_ms()
 
     def drop(self, key: Key) -> None:
         """Forget a stream that nobody listens to."""
@@ -174,9 +184,15 @@ class Hub:
                 self.drop(stream.key)
         connection.closed = True
 
-    def count(self, principal: str) -> int:
-        """How many connections a principal has open here."""
-        return sum(1 for item in self.connections.values() if item.identity.principal == principal)
+    def count_of(self, identity: Identity, network: str) -> int:
+        """How many connections a caller has open here: by credential, else by network."""
+        if identity.user_id is None:
+            return sum(
+                1
+                for item in self.connections.values()
+                if item.identity.user_id is None and item.network == network
+            )
+        return sum(1 for item in self.connections.values() if item.identity.user_id == identity.user_id)
 
     def revoke(self, session_or_key: str) -> int:
         """Close the connections of a session, key or user that lost its right; how many."""

@@ -14,6 +14,12 @@ from cryptopulse.common.contracts.portfolio import PortfolioValued
 from cryptopulse.common.contracts.ticks import Trade
 from cryptopulse.common.contracts.values import plain
 from cryptopulse.gateway.domain.price_body import text
+from cryptopulse.gateway.domain.seed import iso
+
+
+def dumps(body: dict[str, Any]) -> bytes:
+    """A message as JSON."""
+    return orjson.dumps(body)
 
 
 def trade(item: tuple[str, Trade]) -> bytes:
@@ -112,7 +118,8 @@ def alert_event(event: AlertEvent) -> dict[str, Any]:
         "type": event.type,
         "alert_id": event.rule_id,
         "dedupe_key": event.dedupe_key,
-        "at": event.at_ms,
+        "at": iso(event.at_ms),
+        "at_ms": event.at_ms,
         "symbol": event.symbol,
         "source": event.source,
         "condition": event.condition,

@@ -1,0 +1,173 @@
+"""From the bus to the sockets: each message updates what reads are served from, and is put on the streams that it concerns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from cryptopulse.common.clock import Clock
+from cryptopulse.common.contracts.alerts import AlertEvent
+from cryptopulse.common.contracts.candles import Candle, CandleBatch
+from cryptopulse.common.contracts.feeds import FeedStatus
+from cryptopulse.common.contracts.indicators import IndicatorBatch, Signal
+from cryptopulse.common.contracts.portfolio import PortfolioChanged, PortfolioValued
+from cryptopulse.common.contracts.prices import STALE_AFTER_MS, PriceBatch, PriceUpdate
+from cryptopulse.common.contracts.ticks import TickBatch
+from cryptopulse.common.contracts.values import CONSOLIDATED
+from cryptopulse.gateway.application.fan_out import Hub
+from cryptopulse.gateway.application.feeds import Feeds
+from cryptopulse.gateway.application.market import Market
+from cryptopulse.gateway.application.streams import Stream
+from cryptopulse.gateway.application.subscribe import Subscriptions, price_epoch
+from cryptopulse.gateway.domain import stream_data
+from cryptopulse.gateway.domain.frames import text_frame
+
+
+class Distributor:
+    """One method per topic. Nothing awaits: a message is on its way to every client when the method returns."""
+
+    def __init__(
+        self, hub: Hub, market: Market, feeds: Feeds, subscriptions: Subscriptions, clock: Clock
+    ) -> None:
+        self._hub = hub
+        self._market = market
+        self._feeds = feeds
+        self._subscriptions = subscriptions
+        self._clock = clock
+
+    def prices(self, batch: PriceBatch) -> None:
+        """Newest prices and forming 1m candles of a shard."""
+        for update in batch.prices:
+            if self._market.apply(update):
+                self._ticker(update)
+        for bar in batch.forming:
+            self._candle(bar)
+
+    def _ticker(self, update: PriceUpdate) -> None:
+        find = self._hub.find
+        symbol = update.symbol
+        if update.source == CONSOLIDATED:
+            stream = find(("ticker", symbol))
+            if stream is not None:
+                self._hub.publish(stream, update, offset=update.seq, epoch=price_epoch(update))
+            base, _, quote = symbol.partition("-")
+            if quote == "USD" and base in self._subscriptions.crossed:
+                self._cross(base)
+        elif (stream := find(("ticker", symbol))) is not None:
+            best = self._market.price(symbol)
+            if best is not None and best.source == update.source:
+                self._hub.publish(stream, best, offset=best.seq, epoch=price_epoch(best))
+        pinned = find(("ticker", f"{symbol}@{update.source}"))
+        if pinned is not None:
+            self._hub.publish(pinned, update, offset=update.seq, epoch=price_epoch(update))
+
+    def _cross(self, asset: str) -> None:
+        for symbol in self._subscriptions.crossed[asset]:
+            stream = self._hub.find(("ticker", symbol))
+            found = self._market.price(symbol)
+            if stream is not None and found is not None:
+                self._hub.publish(stream, found)
+
+    def candles(self, batch: CandleBatch) -> None:
+        """Closed candles and corrections."""
+        for bar in batch.candles:
+            self._candle(bar)
+
+    def forming(self, bars: Iterable[Candle]) -> None:
+        """Forming candles of the longer intervals, as polled."""
+        for bar in bars:
+            self._candle(bar)
+
+    def _candle(self, bar: Candle) -> None:
+        stream = self._hub.find((f"candles:{bar.interval}", f"{bar.symbol}@{bar.source}"))
+        if stream is None:
+            return
+        known = stream.payload
+        is_same = known is not None and known == bar
+        is_old = known is not None and not bar.closed and bar.open_time < known.open_time
+        if not is_same and not is_old:
+            self._hub.publish(stream, bar, replaceable=not bar.closed)
+
+    def indicators(self, batch: IndicatorBatch) -> None:
+        """Indicator values, forming or closed."""
+        for update in batch.updates:
+            subject = f"{update.symbol}@{update.source}"
+            for stream in self._named(f"indicators:{batch.interval}", subject):
+                self._hub.publish(stream, update, replaceable=not update.closed)
+
+    def _named(self, channel: str, subject: str) -> list[Stream]:
+        """The stream of all outputs and those of single ones."""
+        found = self._hub.find((channel, subject))
+        streams = [] if found is None else [found]
+        streams += self._hub.singles.get((channel, subject), ())
+        return streams
+
+    def signal(self, event: Signal) -> None:
+        """A signal."""
+        stream = self._hub.find(("signals", event.symbol))
+        if stream is not None:
+            self._hub.publish(stream, event)
+
+    def ticks(self, batch: TickBatch) -> None:
+        """Trades, for those who follow them."""
+        for trade in batch.trades:
+            stream = self._hub.find(("trades", trade.symbol))
+            if stream is not None:
+                self._hub.publish(stream, (batch.venue, trade))
+
+    def feed(self, status: FeedStatus) -> None:
+        """The state of a venue."""
+        if self._feeds.apply(status):
+            stream = self._hub.find(("status", ""))
+            if stream is not None:
+                self._hub.publish(stream, self._feeds.public())
+
+    def alert(self, event: AlertEvent) -> int:
+        """An alert event to the sockets of its owner; how many."""
+        stream = self._hub.find(("alerts", event.user_id))
+        if stream is None:
+            return 0
+        body = stream_data.alert_event(event)
+        stream.advance(body, self._clock.now_ms(), None, None)
+        frame = text_frame(stream_data.alert(body, replayed=False))
+        count = 0
+        for members in stream.members.values():
+            for connection in tuple(members):
+                connection.say_frame(frame)
+                count += 1
+        return count
+
+    def valued(self, value: PortfolioValued) -> None:
+        """The live value of a portfolio, to its owner."""
+        stream = self._hub.find((f"portfolio:{value.portfolio_id}", value.user_id))
+        if stream is not None:
+            epoch = f"{value.epoch:x}" if value.epoch else None
+            self._hub.publish(stream, value, offset=value.seq or None, epoch=epoch)
+
+    def changed(self, change: PortfolioChanged) -> None:
+        """A portfolio's books changed: its listeners may read it again."""
+        stream = self._hub.find((f"portfolio:{change.portfolio_id}", change.user_id))
+        if stream is None:
+            return
+        body: dict[str, Any] = {"type": "portfolio_changed", "sid": stream.sid, "version": change.version}
+        for members in stream.members.values():
+            for connection in tuple(members):
+                connection.say(stream_data.dumps(body | {"kind": change.kind, "assets": change.assets}))
+
+    def market_overview(self, body: dict[str, Any]) -> None:
+        """The movers of the market, as polled while someone listens."""
+        stream = self._hub.find(("market", ""))
+        if stream is not None and stream.payload != body:
+            self._hub.publish(stream, body)
+
+    def check_ages(self) -> None:
+        """Tell the listeners of tickers that have fallen silent."""
+        now = self._clock.now_ms()
+        for stream in self._hub.streams():
+            update = stream.payload
+            if stream.key[0] != "ticker" or not isinstance(update, PriceUpdate) or not stream.has_members:
+                continue
+            since = update.received_us // 1_000
+            if now - since > STALE_AFTER_MS:
+                reason = "no_data" if self._feeds.is_live else "provider_disconnected"
+                self._hub.mark_stale(stream, since, reason)

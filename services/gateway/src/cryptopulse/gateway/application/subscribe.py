@@ -1,0 +1,331 @@
+"""Subscriptions of the `cryptopulse.v1` stream: from what a client names to a stream with its newest value."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+from urllib.parse import quote, urlencode
+
+import orjson
+
+from cryptopulse.common.contracts.candles import Candle
+from cryptopulse.common.contracts.identity import Identity
+from cryptopulse.common.contracts.indicators import IndicatorUpdate
+from cryptopulse.common.contracts.prices import PriceUpdate
+from cryptopulse.common.contracts.values import CONSOLIDATED
+from cryptopulse.common.errors import CryptoPulseError, Refused
+from cryptopulse.common.telemetry.logging import get_logger
+from cryptopulse.gateway.application.connection import Connection
+from cryptopulse.gateway.application.fan_out import Hub
+from cryptopulse.gateway.application.market import Market
+from cryptopulse.gateway.application.ports import Services
+from cryptopulse.gateway.application.streams import Stream
+from cryptopulse.gateway.domain import price_body, stream_data
+from cryptopulse.gateway.domain.channels import Channel, ChannelRefusedError, parse_channel
+from cryptopulse.gateway.domain.limits import socket_limits
+from cryptopulse.gateway.domain.protocol import ChannelRequest, Position
+from cryptopulse.gateway.domain.scopes import permits
+from cryptopulse.gateway.domain.seed import iso
+
+log = get_logger(__name__)
+
+SOURCE_MAX: Final = 32
+REPLAY_PAGES: Final = 10
+NAMES_MAX: Final = 5_000
+DAY_MS: Final = 86_400_000
+EVENTS_EPOCH: Final = "events"
+"""Alerts resume from the store of events: their epoch never changes, their offset is the event's time in ms."""
+
+
+class LiveState(Protocol):
+    """The newest state of what moves between two messages."""
+
+    async def forming(self, wanted: list[tuple[str, str, str]]) -> list[Candle]: ...
+    async def indicators(self, symbol: str, source: str, interval: str) -> IndicatorUpdate | None: ...
+
+
+class TickFeed(Protocol):
+    """Lets ticks of a symbol come while somebody listens."""
+
+    async def follow(self, symbol: str) -> None: ...
+    async def follow_indicators(self, interval: str) -> None: ...
+
+
+def price_epoch(update: PriceUpdate) -> str:
+    """The epoch of a ticker: the producer's; another source is another sequence."""
+    return f"{update.epoch:x}" if update.source == CONSOLIDATED else f"{update.epoch:x}.{update.source}"
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A stream that a client may join, and how he wants it."""
+
+    channel: Channel
+    stream: Stream
+    subject: str
+    request: ChannelRequest
+    position: Position | None
+
+
+class Subscriptions:
+    """Opens streams for clients."""
+
+    def __init__(
+        self, hub: Hub, market: Market, live: LiveState, services: Services, ticks: TickFeed
+    ) -> None:
+        self._hub = hub
+        self._market = market
+        self._live = live
+        self._services = services
+        self._ticks = ticks
+        self.crossed: dict[str, set[str]] = {}
+        """Asset -> symbols whose ticker is a cross rate of it."""
+
+    async def prepare(
+        self, connection: Connection, request: ChannelRequest
+    ) -> tuple[list[Prepared], list[dict[str, Any]]]:
+        """Look up what one entry of `channels` means: streams to join, and entries for `rejected`. Joins nothing."""
+        try:
+            channel = parse_channel(request.ch)
+            self._permit(channel, connection.identity)
+        except ChannelRefusedError as error:
+            return [], [{"ch": request.ch, "code": error.code, "detail": error.detail}]
+        names = list(dict.fromkeys(request.symbols)) if channel.takes_symbols else [""]
+        if not names:
+            return [], [{"ch": request.ch, "code": "symbols_missing", "detail": "name the symbols"}]
+        prepared: list[Prepared] = []
+        rejected: list[dict[str, Any]] = []
+        for name in names[:NAMES_MAX]:
+            found = await self._prepared(connection.identity, channel, name, request)
+            if isinstance(found, Prepared):
+                prepared.append(found)
+            else:
+                rejected.append(
+                    {"ch": channel.name, "symbol": name or None, "code": found[0], "detail": found[1]}
+                )
+        return prepared, rejected
+
+    async def _prepared(
+        self, identity: Identity, channel: Channel, name: str, request: ChannelRequest
+    ) -> Prepared | tuple[str, str]:
+        try:
+            stream, subject = await self._stream(identity, channel, name, request.source)
+        except ChannelRefusedError as error:
+            return error.code, error.detail
+        except Refused as error:
+            return error.code.replace("-", "_"), error.detail
+        except CryptoPulseError:
+            return "unavailable", "this cannot be served at the moment: try again"
+        resume = request.resume
+        position = resume.get(name) or resume.get(subject) or resume.get(channel.name)
+        return Prepared(channel, stream, subject, request, position)
+
+    def join(self, connection: Connection, prepared: Prepared) -> tuple[dict[str, Any], list[bytes]]:
+        """Join a stream. The entry for `subscribed` (or, over the limit, for `rejected`) and the messages to send after the ack.
+
+        Nothing awaits between joining and these messages being written, so none is overtaken by a newer one.
+        """
+        channel, stream, request = prepared.channel, prepared.stream, prepared.request
+        head = {"ch": channel.name, "symbol": prepared.subject or None}
+        limit = socket_limits(connection.identity.tier).subscriptions
+        if len(connection.streams) >= limit and stream not in connection.streams:
+            detail = f"a connection holds at most {limit} subscriptions"
+            return {**head, "code": "subscription_limit", "detail": detail}, []
+        if channel.kind == "alerts":
+            stream.join(connection, 0)
+            return {**head, "sid": stream.sid, "epoch": EVENTS_EPOCH, "offset": self._hub.now_ms()}, []
+        entry, messages = self._hub.subscribe(
+            connection, stream, every_ms=request.every_ms, snapshot=request.snapshot, resume=prepared.position
+        )
+        return {**head, **entry}, messages
+
+    def close(self, connection: Connection, request: ChannelRequest) -> list[dict[str, Any]]:
+        """Unsubscribe from one entry of `channels`; without symbols from all of that channel."""
+        try:
+            channel = parse_channel(request.ch)
+        except ChannelRefusedError:
+            return []
+        wanted = {self._symbol(name) for name in request.symbols}
+        closed = []
+        for stream in tuple(connection.streams):
+            name, _, subject = self._described(stream)
+            if name == channel.name and (not wanted or subject in wanted):
+                self._hub.unsubscribe(connection, stream)
+                closed.append({"ch": name, "symbol": subject or None, "sid": stream.sid})
+        return closed
+
+    def listed(self, connection: Connection) -> list[dict[str, Any]]:
+        """What a connection listens to."""
+        rows = []
+        for stream, every in connection.streams.items():
+            name, source, subject = self._described(stream)
+            rows.append({"ch": name, "symbol": subject or None, "source": source or None, "sid": stream.sid,
+                         "every_ms": every, "epoch": stream.epoch, "offset": stream.offset})  # fmt: skip
+        return rows
+
+    def _described(self, stream: Stream) -> tuple[str, str, str]:
+        name, subject = stream.key
+        if parse_channel(name).is_private:
+            return name, "", ""
+        symbol, _, source = subject.partition("@")
+        return name, source, symbol
+
+    def _symbol(self, name: str) -> str:
+        try:
+            return self._market.resolve(name).symbol
+        except Refused:
+            return name
+
+    def _permit(self, channel: Channel, identity: Identity) -> None:
+        if not channel.is_private:
+            return
+        if identity.user_id is None:
+            raise ChannelRefusedError(
+                "unauthenticated", f"{channel.name} needs a credential: send an auth message"
+            )
+        scope = "alerts:read" if channel.kind == "alerts" else "portfolio:read"
+        if not permits(identity, scope):
+            raise ChannelRefusedError("forbidden", f"this credential does not hold the scope {scope}")
+
+    async def _stream(
+        self, identity: Identity, channel: Channel, name: str, source: str | None
+    ) -> tuple[Stream, str]:
+        if source is not None and len(source) > SOURCE_MAX:
+            raise ChannelRefusedError("unknown_source", "no venue has such a name")
+        if channel.kind == "alerts":
+            return self.alerts_of(identity), ""
+        if channel.kind == "portfolio":
+            return await self._portfolio(identity, channel), ""
+        if not channel.takes_symbols:
+            encode: Callable[[Any], bytes] = orjson.dumps
+            return self._hub.stream((channel.name, ""), encode, conflated=True), ""
+        symbol = self._market.resolve(name).symbol
+        if channel.kind == "ticker":
+            return self.ticker(symbol, source), symbol
+        if channel.kind == "trades":
+            await self._ticks.follow(symbol)
+            return self._hub.stream(("trades", symbol), stream_data.trade, conflated=False), symbol
+        if channel.kind == "signals":
+            return self._hub.stream(("signals", symbol), stream_data.signal, conflated=False), symbol
+        subject = f"{symbol}@{source or self._default_source(symbol)}"
+        if channel.kind == "candles":
+            return await self._candles(channel, subject), symbol
+        return await self._indicators(channel, subject), symbol
+
+    def _default_source(self, symbol: str) -> str:
+        found = self._market.price(symbol)
+        return CONSOLIDATED if found is None else found.source
+
+    def ticker(self, symbol: str, source: str | None) -> Stream:
+        """The ticker stream of a symbol, at the newest price that is known."""
+        subject = f"{symbol}@{source}" if source is not None else symbol
+        stream = self._hub.stream(("ticker", subject), price_body.ticker, conflated=True)
+        if stream.payload is None:
+            found = self._market.price(symbol, source)
+            if found is not None:
+                self._hub.publish(stream, found, offset=found.seq, epoch=price_epoch(found))
+            if source is None and not self._market.sources(symbol):
+                for asset in symbol.split("-"):
+                    self.crossed.setdefault(asset, set()).add(symbol)
+        return stream
+
+    async def _candles(self, channel: Channel, subject: str) -> Stream:
+        stream = self._hub.stream((channel.name, subject), stream_data.candle, conflated=False)
+        if stream.payload is None:
+            symbol, _, source = subject.partition("@")
+            for bar in await self._live.forming([(symbol, source, channel.interval)]):
+                if stream.payload is None:
+                    self._hub.publish(stream, bar, replaceable=True)
+        return stream
+
+    async def _indicators(self, channel: Channel, subject: str) -> Stream:
+        await self._ticks.follow_indicators(channel.interval)
+        name = channel.indicator
+        encode = (
+            stream_data.indicators if not name else (lambda update: stream_data.one_indicator(update, name))
+        )
+        stream = self._hub.stream((channel.name, subject), encode, conflated=True)
+        if stream.payload is None:
+            symbol, _, source = subject.partition("@")
+            found = await self._live.indicators(symbol, source, channel.interval)
+            if found is not None and stream.payload is None:
+                self._hub.publish(stream, found)
+        return stream
+
+    async def _portfolio(self, identity: Identity, channel: Channel) -> Stream:
+        answer = await self._services.call(
+            "portfolio", "GET", f"/portfolios/{channel.portfolio_id}", identity=identity
+        )
+        if answer.status != 200:
+            raise ChannelRefusedError("not_found", "there is no such portfolio")
+        await self.watch(identity, [channel.portfolio_id])
+        key = (channel.name, str(identity.user_id))
+        return self._hub.stream(key, stream_data.portfolio, conflated=True)
+
+    async def watch(self, identity: Identity, portfolio_ids: list[int], ttl_seconds: int = 60) -> None:
+        """Have live values of a user's portfolios computed for a while."""
+        body = orjson.dumps({"portfolio_ids": portfolio_ids, "ttl_seconds": ttl_seconds})
+        await self._services.call(
+            "portfolio",
+            "PUT",
+            "/watch",
+            identity=identity,
+            content=body,
+            headers={"content-type": "application/json"},
+        )
+
+    async def replay(self, connection: Connection, prepared: Prepared, joined_at: int) -> list[bytes]:
+        """The alerts that a client missed, from the store of events, and whether that was all of them.
+
+        `joined_at` is the stream's offset when the connection joined: what was pushed since is not sent twice.
+        """
+        position = prepared.position
+        if prepared.channel.kind != "alerts" or position is None:
+            return []
+        now = self._hub.now_ms()
+        missed: list[dict[str, Any]] | None = None
+        if (
+            position.epoch == EVENTS_EPOCH
+            and now - position.offset <= DAY_MS
+            and position.offset <= now + 60_000
+        ):
+            try:
+                missed = await self._events_since(connection.identity, position.offset)
+            except CryptoPulseError as error:
+                log.warning("alert events could not be replayed", error=str(error))
+        sid = prepared.stream.sid
+        if missed is None:
+            return [orjson.dumps({"type": "resumed", "sid": sid, "recovered": False})]
+        ring = prepared.stream.ring
+        pushed = {event["id"] for offset, _, event in ring.items if offset > joined_at} if ring else set()
+        events = [stream_data.alert(event, replayed=True) for event in missed if event["id"] not in pushed]
+        return [*events, orjson.dumps({"type": "resumed", "sid": sid, "recovered": True})]
+
+    def alerts_of(self, identity: Identity) -> Stream:
+        """The stream of a user's alerts; its messages are written as `alert`, never conflated."""
+        return self._hub.stream(("alerts", str(identity.user_id)), orjson.dumps, conflated=False)
+
+    async def _events_since(self, identity: Identity, since_ms: int) -> list[dict[str, Any]] | None:
+        """Events of the caller since a time, oldest first; None when there are more than can be replayed."""
+        found: list[dict[str, Any]] = []
+        query = {"since": iso(since_ms), "limit": "200"}
+        for _ in range(REPLAY_PAGES):
+            answer = await self._services.call(
+                "alerts", "GET", "/alert-events", identity=identity, query=urlencode(query)
+            )
+            if answer.status != 200:
+                return None
+            page = orjson.loads(answer.body)
+            found += page["data"]
+            if not page.get("next_cursor"):
+                return found
+            query["cursor"] = page["next_cursor"]
+        return None
+
+    async def ack(self, identity: Identity, event_id: str) -> bool:
+        """Tell the alerts service that an event was seen."""
+        answer = await self._services.call(
+            "alerts", "POST", f"/alert-events/{quote(event_id, safe='')}/ack", identity=identity
+        )
+        return answer.status < 300
