@@ -35,7 +35,7 @@ class HttpServer:
     """One app on one port. `start` returns when it listens, `stop_accepting` closes the door, `stop` ends what is left."""
 
     def __init__(
-        self, app: Any, host: str, port: int, *, setting: str, ws: str = "none", **options: Any
+        self, app: Any, host: str, port: int, *, setting: str, ws: Any = "none", **options: Any
     ) -> None:
         self._host = host
         self._port = port

@@ -75,7 +75,7 @@ class Runtime:
         self._drain_steps.append(DrainStep(name, coro_fn, timeout_seconds))
 
     def serve(
-        self, app: Any, host: str, port: int, *, ws: str = "none", setting: str = "PORT", **options: Any
+        self, app: Any, host: str, port: int, *, ws: Any = "none", setting: str = "PORT", **options: Any
     ) -> HttpServer:
         """Serve another app from this process, beside the internal one. Takes the port now, answers after `build`.
 
