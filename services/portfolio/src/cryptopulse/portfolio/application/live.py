@@ -259,13 +259,13 @@ def valued_message(
         snapshot_id=valuation.snapshot_id,
         at_ms=at_ms,
         base_currency=book.base_currency,
-        value=sums.value,
-        cost=sums.cost,
-        unrealised_pnl=sums.unrealised,
-        unrealised_pnl_pct=sums.unrealised_pct,
+        value=_exact(sums.value),
+        cost=Decimal(printed_amount(sums.cost)),
+        unrealised_pnl=_exact(sums.unrealised),
+        unrealised_pnl_pct=_exact(sums.unrealised_pct),
         complete=sums.complete,
         allocation_pct=allocation(parts),
-        change_24h=sums.change_24h,
+        change_24h=_exact(sums.change_24h),
         epoch=epoch,
         seq=seq,
         holdings=[
@@ -283,3 +283,8 @@ def valued_message(
 
 def _printed(value: Decimal | None) -> str | None:
     return None if value is None else printed_amount(value)
+
+
+def _exact(value: Decimal | None) -> Decimal | None:
+    """As HTTP prints it: at most 24 decimals, no padding."""
+    return None if value is None else Decimal(printed_amount(value))
