@@ -91,8 +91,9 @@ docs: venv ## write docs/asyncapi.json, docs/openapi.json and .env.example anew
 	@$(PY) -m tools.local_stack example
 	@$(PY) -m tools.docs
 
-clean: ## remove what tests and runs left; data of `make run` included
-	@rm -rf .run .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+clean: venv ## remove what tests and runs left; data of `make run` included
+	@[ ! -d .run ] || $(PY) -m tools.local_stack clean
+	@rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
 ##@ Containers
 

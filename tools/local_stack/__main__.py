@@ -1,4 +1,4 @@
-"""`python -m tools.local_stack`: run, servers, exec, env, example, system."""
+"""`python -m tools.local_stack`: run, servers, exec, env, example, clean, system."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from typing import NoReturn
 from cryptopulse.common.testing.servers.children import die_with_parent
 from cryptopulse.common.testing.servers.docker import DockerEngine
 from cryptopulse.common.testing.servers.faults import StackError
-from tools.local_stack.bare import exec_with_servers, serve
-from tools.local_stack.config import EXIT_CONFIG, ConfigError
-from tools.local_stack.console import complain
+from tools.local_stack.bare import clean, exec_with_servers, serve
+from tools.local_stack.config import EXIT_CONFIG, ConfigError, run_folder
+from tools.local_stack.console import complain, stop_signals
 from tools.local_stack.dotenv import DotenvError, with_dotenv
 from tools.local_stack.system import provide
 
@@ -40,9 +40,7 @@ def _parser() -> argparse.ArgumentParser:
     tied = argparse.ArgumentParser(add_help=False)
     tied.add_argument("--tied", action="store_true", help="stop when the process that started this one ends")
     folder = argparse.ArgumentParser(add_help=False)
-    folder.add_argument(
-        "--folder", type=Path, default=Path(".run/test"), help="where the data go (default %(default)s)"
-    )
+    folder.add_argument("--folder", type=Path, help="where the data go (default: `test` in the run folder)")
     tasks.add_parser("run", parents=[tied], help="the whole system, until Ctrl-C")
     servers = tasks.add_parser(
         "servers", parents=[tied, folder], help="the three servers alone, until Ctrl-C"
@@ -53,6 +51,7 @@ def _parser() -> argparse.ArgumentParser:
     env = tasks.add_parser("env", help="run a command with the settings of .env")
     env.add_argument("command", nargs="+")
     tasks.add_parser("example", help="write .env.example from the services' settings")
+    tasks.add_parser("clean", help="remove the run folder with all data in it")
     tasks.add_parser("system", help="install the servers that are missing")
     return parser
 
@@ -62,7 +61,7 @@ def main(arguments: list[str] | None = None) -> int:
     args = _parser().parse_args(arguments)
     if getattr(args, "tied", False):
         die_with_parent(signal.SIGTERM)
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in stop_signals():
         signal.signal(number, _raise_on_signal)
     try:
         return _do(args)
@@ -93,7 +92,10 @@ def _do(args: argparse.Namespace) -> int:
         from tools.local_stack.stack import Stack
 
         return Stack(environ, CHECKOUT).run()
-    target = args.folder if args.folder.is_absolute() else CHECKOUT / args.folder
+    runs = run_folder(environ, CHECKOUT)
+    if args.task == "clean":
+        return clean(runs, environ)
+    target = CHECKOUT / args.folder if args.folder else runs / "test"
     if args.task == "servers":
         return serve(target, environ, args.env_file)
     return exec_with_servers(target, environ, args.command)

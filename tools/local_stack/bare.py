@@ -66,6 +66,15 @@ def exec_with_servers(folder: Path, environ: Mapping[str, str], command: Sequenc
     return code if code >= 0 else 128 - code
 
 
+def clean(folder: Path, environ: Mapping[str, str]) -> int:
+    """Remove a run folder and what lies elsewhere for it; refused while a stack runs in it."""
+    for one in (folder / "test", folder):
+        if one.is_dir():
+            Servers(one, [], FOR_TESTS, environ=environ, say=print).forget()
+            say("clean", f"removed {one}")
+    return 0
+
+
 def _end(process: subprocess.Popen[bytes]) -> None:
     """Stop the command, giving it time to stop what it started."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -49,8 +49,12 @@ def read_config(environ: Mapping[str, str], checkout: Path) -> RunConfig:
         faults.append(f"FEED: {feed!r} is not one of {', '.join(_FEEDS)}")
     if faults or known is None:
         raise ConfigError(faults)
-    folder = Path(environ.get("RUN_DIR") or ".run")
-    return RunConfig(port=port, feed=known, folder=folder if folder.is_absolute() else checkout / folder)
+    return RunConfig(port=port, feed=known, folder=run_folder(environ, checkout))
+
+
+def run_folder(environ: Mapping[str, str], checkout: Path) -> Path:
+    """Where servers, logs and secrets are kept: `RUN_DIR`, taken from the checkout when it is relative."""
+    return checkout / (environ.get("RUN_DIR") or ".run")
 
 
 def settings_of(service: str) -> type[ServiceSettings]:

@@ -1,7 +1,8 @@
-"""What a person sees: one readable line per event, and a box for what must not be overlooked."""
+"""What a person sees, one readable line per event, and what a person sends: the signals that mean stop."""
 
 from __future__ import annotations
 
+import signal
 import sys
 import time
 
@@ -24,3 +25,11 @@ def shout(*lines: str) -> None:
 def complain(text: str) -> None:
     """A fault, to standard error."""
     print(text, file=sys.stderr, flush=True)
+
+
+def stop_signals() -> list[signal.Signals]:
+    """The signals that stop us; a hang-up does not, where the caller had it ignored (nohup)."""
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        numbers.append(signal.SIGHUP)
+    return numbers

@@ -18,7 +18,7 @@ from cryptopulse.common.testing.servers.server import FOR_RUN
 from tools.local_stack import feed, run_env
 from tools.local_stack.api import Api
 from tools.local_stack.config import DEFAULT_HOST, RunConfig, check_services, read_config, variables
-from tools.local_stack.console import say, shout
+from tools.local_stack.console import say, shout, stop_signals
 from tools.local_stack.programs import (
     STOP_ORDER,
     Program,
@@ -173,7 +173,7 @@ def _stop_on_signals(stop: asyncio.Event, supervisor: Supervisor) -> None:
             supervisor.kill()
 
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in stop_signals():
         loop.add_signal_handler(number, on_signal, number.name)
 
 

@@ -195,3 +195,6 @@ async def test_under_a_closed_folder_the_data_go_to_a_private_one_and_that_is_sa
     assert str(folder) in told[0]
     private = next(folder.iterdir())
     assert private.stat().st_mode & 0o777 == 0o711
+    servers.forget()
+    assert list(private.iterdir()) == []
+    assert not tmp_path.exists()

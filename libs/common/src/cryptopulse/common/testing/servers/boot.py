@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -76,6 +77,17 @@ class Servers:
             container.stop()
         self._containers = []
         self._lock.release()
+
+    def forget(self) -> None:
+        """Remove the folder with all data, and data that lie elsewhere for it. Refused while a stack runs in it."""
+        self._lock.acquire()
+        try:
+            stop_stale(self.folder / "pids", self._say)
+            for kind in _KINDS.values():
+                kind(self.folder, self._profile, self._environ).forget()
+            shutil.rmtree(self.folder)
+        finally:
+            self._lock.release()
 
     def restart_dead(self) -> list[str]:
         """Start again, on the same data and ports, each local server that ended; their names."""
