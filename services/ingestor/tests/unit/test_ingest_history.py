@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 
 from cryptopulse.common.contracts.intervals import INTERVALS, Interval, next_open, open_time
@@ -17,7 +19,7 @@ def test_pages_are_newest_first_aligned_and_cover_all_once(interval: Interval) -
     found = list(pages(Series("v", "BTC-USD", interval, start, TO), 100))
     assert found[0][1] == open_time(TO, interval)
     assert found[-1][0] == next_open(open_time(start, interval), interval)
-    for newer, older in zip(found, found[1:], strict=False):
+    for newer, older in pairwise(found):
         assert newer[0] == older[1]
     for begin, end in found:
         assert open_time(begin, interval) == begin < end

@@ -121,7 +121,7 @@ def test_binance_a_book_ticker_has_no_name_and_no_time() -> None:
     data = {"u": 1, "s": "BTCUSDT", "b": "1.5", "B": "0", "a": "1.6", "A": "2"}
     for frame in (data, combined(data, "btcusdt@bookTicker"), {"data": data, "stream": "btcusdt@bookTicker"}):
         (quote,) = read(frame).quotes
-        assert (quote.bid, quote.bid_size, quote.ask) == (Decimal("1.5"), 0, Decimal("1.6"))
+        assert (quote.bid, quote.bid_size, quote.ask) == (Decimal("1.5"), Decimal(0), Decimal("1.6"))
         assert quote.event_us == quote.received_us == NOW
 
 
@@ -218,7 +218,7 @@ def test_binance_an_open_kline_and_flat_ones_are_left_out() -> None:
     )
     found = binance.candles(rows, "BTC-USDT", "1m", 200_000)
     assert [c.open_time for c in found] == [0, 120_000]
-    assert (found[0].quote_volume, found[0].taker_buy_volume, found[0].trades) == (15, 4, 2)
+    assert (found[0].quote_volume, found[0].taker_buy_volume, found[0].trades) == (Decimal(15), Decimal(4), 2)
 
 
 def an_advanced(channel: str, events: list[Any], number: int = 0) -> dict[str, Any]:
