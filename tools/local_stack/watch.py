@@ -42,7 +42,8 @@ async def _first_price(api: Api, wanted: list[str]) -> dict[str, Any]:
                 return body
         if time.monotonic() - complained > _PATIENCE_SECONDS:
             complained = time.monotonic()
-            say("prices", f"no price yet; {await _health_words(api)}")
+            _, words = await _health(api)
+            say("prices", f"no price yet; health: {words}")
         await asyncio.sleep(_POLL_SECONDS)
 
 
@@ -58,47 +59,32 @@ async def _print_prices(api: Api, wanted: list[str]) -> None:
 
 
 async def _follow_health(api: Api) -> None:
-    words = await _health_words(api)
-    say("health", words)
+    known: tuple[str, ...] = ()
     while True:
+        state, words = await _health(api)
+        if state != known:
+            say("health", words)
+            known = state
         await asyncio.sleep(_HEALTH_SECONDS)
-        now = await _health_words(api)
-        if now != words:
-            say("health", now)
-            words = now
 
 
-async def _health_words(api: Api) -> str:
-    """The sum of `/health/`, with the parts that are not well."""
-    status, body = await api.get("/health/")
-    if status == 0:
-        return "the gateway does not answer"
-    unwell = _unwell(body.get("services")) + _unwell(body.get("feeds")) + _unwell(body.get("checks"))
-    return f"{body.get('status', status)}" + (f": {', '.join(unwell)}" if unwell else "")
+async def _health(api: Api) -> tuple[tuple[str, ...], str]:
+    """The sum of `/health/` as a value that changes when somebody should know, and in words."""
+    code, body = await api.get("/health/")
+    if code == 0:
+        return ("away",), "the gateway does not answer"
+    status = str(body.get("status", code))
+    unwell = unwell_checks(body.get("checks"))
+    words = "; ".join(f"{name}: {detail}" for name, detail in unwell.items())
+    return (status, *unwell), f"{status} ({words})" if words else status
 
 
-def _unwell(parts: Any) -> list[str]:
-    """Names of the parts that say anything but 'ok', from `{name: state}` or `[{name, status}]`."""
-    if isinstance(parts, dict):
-        pairs = [(str(name), _state(value)) for name, value in parts.items()]
-    elif isinstance(parts, list):
-        pairs = [
-            (str(part.get("name") or part.get("venue") or "?"), _state(part))
-            for part in parts
-            if isinstance(part, dict)
-        ]
-    else:
-        return []
-    return [
-        f"{name} {state}"
-        for name, state in pairs
-        if state not in {"ok", "up", "ready", "connected", "live", ""}
-    ]
-
-
-def _state(value: Any) -> str:
-    if isinstance(value, dict):
-        return str(value.get("status") or value.get("state") or "").lower()
-    if isinstance(value, bool):
-        return "ok" if value else "not ready"
-    return str(value).lower()
+def unwell_checks(checks: Any) -> dict[str, str]:
+    """Name and detail of each check that is not ok."""
+    if not isinstance(checks, dict):
+        return {}
+    return {
+        str(name): str(check.get("detail", ""))
+        for name, check in checks.items()
+        if isinstance(check, dict) and not check.get("ok")
+    }
