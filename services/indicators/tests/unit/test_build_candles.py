@@ -23,15 +23,19 @@ def a_market(rate: str | None = "1") -> ShardMarket:
     return ShardMarket(0, 1, no_rate if rate is None else lambda _quote, _now: Decimal(rate))
 
 
-def a_trade(number: int, at_us: int, price: str = "100", size: str = "1", side: str = "buy", symbol: str = "BTC-USDT") -> Trade:
-    return Trade(symbol, number, Decimal(price), Decimal(size), side, START_US + at_us, START_US + at_us + 5_000)  # type: ignore[arg-type] - the side is one
+def a_trade(
+    number: int, at_us: int, price: str = "100", size: str = "1", side: str = "buy", symbol: str = "BTC-USDT"
+) -> Trade:
+    return Trade(
+        symbol, number, Decimal(price), Decimal(size), side, START_US + at_us, START_US + at_us + 5_000
+    )  # type: ignore[arg-type]  # the side is one
 
 
 def a_batch(trades: list[Trade], venue: str = "binance", **more: object) -> TickBatch:
-    return TickBatch(venue=venue, shard=0, epoch=1, seq=1, sent_us=0, trades=trades, **more)  # type: ignore[arg-type] - by name
+    return TickBatch(venue=venue, shard=0, epoch=1, seq=1, sent_us=0, trades=trades, **more)  # type: ignore[arg-type]  # by name
 
 
-def minutes_of(market: ShardMarket, source: str = "binance") -> list:  # type: ignore[type-arg] - bars
+def minutes_of(market: ShardMarket, source: str = "binance") -> list:  # type: ignore[type-arg]  # bars
     return [event.bar for _, who, event in market.closed if who == source and event.interval == "1m"]
 
 
@@ -41,13 +45,21 @@ def test_candles_equal_an_independent_fold_of_all_trades_whatever_the_batches() 
     for number in range(1, 3_001):
         at += dice.randrange(0, 400_000)
         trades.append(
-            a_trade(number, at, f"{60000 + dice.randrange(-500, 500) / 100:.2f}", f"{dice.randrange(1, 10**8) / 10**8:.8f}", dice.choice(("buy", "sell")))
+            a_trade(
+                number,
+                at,
+                f"{60000 + dice.randrange(-500, 500) / 100:.2f}",
+                f"{dice.randrange(1, 10**8) / 10**8:.8f}",
+                dice.choice(("buy", "sell")),
+            )
         )
     market = a_market()
     index = 0
     while index < len(trades):
         count = dice.choice((1, 2, 7, 60, 300))
-        market.on_batch(a_batch(trades[max(0, index - dice.choice((0, 0, 3))) : index + count]))  # some come twice
+        market.on_batch(
+            a_batch(trades[max(0, index - dice.choice((0, 0, 3))) : index + count])
+        )  # some come twice
         index += count
     closed = minutes_of(market)
     assert len(closed) >= 9
@@ -64,7 +76,7 @@ def test_candles_equal_an_independent_fold_of_all_trades_whatever_the_batches() 
 
 def test_longer_bars_are_the_fold_of_their_minutes() -> None:
     market = a_market()
-    for minute in range(0, 31):
+    for minute in range(31):
         market.on_batch(a_batch([a_trade(minute + 1, minute * MINUTE_US, str(100 + minute % 7), "2")]))
     fives = [e.bar for _, who, e in market.closed if who == "binance" and e.interval == "5m"]
     ones = {bar.open_time: bar for bar in minutes_of(market)}
@@ -141,7 +153,9 @@ def test_without_a_rate_there_is_no_price_in_usd() -> None:
 
 def test_low_and_high_between_two_updates_are_told() -> None:
     market = a_market()
-    market.on_batch(a_batch([a_trade(1, 0, "100"), a_trade(2, 1, "90"), a_trade(3, 2, "110"), a_trade(4, 3, "101")]))
+    market.on_batch(
+        a_batch([a_trade(1, 0, "100"), a_trade(2, 1, "90"), a_trade(3, 2, "110"), a_trade(4, 3, "101")])
+    )
     update = next(u for u in market.price_updates(market.state.now_us) if u.source == "binance")
     assert (update.low, update.high, update.price, update.seq) == (Decimal(90), Decimal(110), Decimal(101), 1)
     market.on_batch(a_batch([a_trade(5, 4, "102")]))
@@ -176,7 +190,9 @@ def test_a_restored_snapshot_goes_on_exactly_as_if_nothing_had_happened() -> Non
     for trade in trades[:201]:
         first.on_batch(a_batch([trade]))
     packed = msgspec.msgpack.encode(first.state)
-    second = ShardMarket(0, 2, lambda _quote, _now: Decimal(1), msgspec.msgpack.decode(packed, type=MarketState))
+    second = ShardMarket(
+        0, 2, lambda _quote, _now: Decimal(1), msgspec.msgpack.decode(packed, type=MarketState)
+    )
     for trade in trades[150:]:  # the unacked come again
         second.on_batch(a_batch([trade]))
     assert second.state.venues["BTC-USDT|binance"].ids.duplicates == 51
@@ -188,7 +204,9 @@ def test_a_restored_snapshot_goes_on_exactly_as_if_nothing_had_happened() -> Non
 def test_quotes_move_the_consolidated_price_between_trades() -> None:
     market = a_market()
     market.on_batch(a_batch([a_trade(1, 0, "100", symbol="BTC-USD")], venue="coinbase"))
-    quote = Quote("BTC-USD", Decimal("100.9"), Decimal(1), Decimal("101.1"), Decimal(1), START_US + 5, START_US + 6_000)
+    quote = Quote(
+        "BTC-USD", Decimal("100.9"), Decimal(1), Decimal("101.1"), Decimal(1), START_US + 5, START_US + 6_000
+    )
     market.on_batch(TickBatch(venue="coinbase", shard=0, epoch=1, seq=2, sent_us=0, quotes=[quote]))
     update = next(u for u in market.price_updates(market.state.now_us) if u.source == "consolidated")
     assert (update.price, update.bid, update.ask) == (Decimal("101.0"), Decimal("100.9"), Decimal("101.1"))

@@ -4,18 +4,34 @@ from __future__ import annotations
 
 from decimal import Decimal
 
-from cryptopulse.indicators.domain.consolidated import Memory, SourceView, consolidate, source_price, weights_of
+from cryptopulse.indicators.domain.consolidated import (
+    Memory,
+    SourceView,
+    consolidate,
+    source_price,
+    weights_of,
+)
 
 NOW = 1_700_000_000_000_000
 
 
-def a_view(name: str, price: str, *, age_s: float = 0.0, volume: float = 10.0, c: str = "0.5", refused: str | None = None) -> SourceView:
+def a_view(
+    name: str,
+    price: str,
+    *,
+    age_s: float = 0.0,
+    volume: float = 10.0,
+    c: str = "0.5",
+    refused: str | None = None,
+) -> SourceView:
     return SourceView(name, Decimal(price), Decimal(c), NOW - int(age_s * 1e6), volume, refused)
 
 
 def test_one_wild_venue_of_three_does_not_move_the_price() -> None:
     calm = consolidate([a_view("a", "100.0"), a_view("b", "100.2"), a_view("c", "100.1")], Memory(), NOW)
-    wild = consolidate([a_view("a", "100.0"), a_view("b", "100.2"), a_view("c", "120", volume=1e9)], Memory(), NOW)
+    wild = consolidate(
+        [a_view("a", "100.0"), a_view("b", "100.2"), a_view("c", "120", volume=1e9)], Memory(), NOW
+    )
     assert calm is not None and calm.status == "ok"
     assert wild is not None and wild.status == "degraded"
     assert abs(wild.price - calm.price) <= Decimal("0.5")
@@ -39,9 +55,11 @@ def test_a_single_source_is_said_to_be_single() -> None:
 def test_a_lone_jump_is_held_for_three_seconds_and_never_for_ever() -> None:
     memory = Memory(price=Decimal(100), at_us=NOW - 500_000)
     first = consolidate([a_view("a", "130")], memory, NOW)
-    assert first is not None and first.price == Decimal(100) and first.excluded[0].reason == "unconfirmed_jump"
+    assert (
+        first is not None and first.price == Decimal(100) and first.excluded[0].reason == "unconfirmed_jump"
+    )
     later = SourceView("a", Decimal(130), Decimal(0), NOW + 2_900_000, 1.0)
-    assert consolidate([later], memory, NOW + 2_900_000).price == Decimal(100)  # type: ignore[union-attr] - a source counts
+    assert consolidate([later], memory, NOW + 2_900_000).price == Decimal(100)  # type: ignore[union-attr]  # a source counts
     latest = SourceView("a", Decimal(131), Decimal(0), NOW + 3_100_000, 1.0)
     confirmed = consolidate([latest], memory, NOW + 3_100_000)
     assert confirmed is not None and confirmed.price == Decimal(131) and confirmed.status == "single"
@@ -56,7 +74,10 @@ def test_a_lone_jump_that_goes_back_is_forgotten() -> None:
 
 
 def test_nothing_fresh_gives_no_price_never_zero() -> None:
-    assert consolidate([a_view("a", "100", age_s=60), a_view("b", "1", refused="rate_stale")], Memory(), NOW) is None
+    assert (
+        consolidate([a_view("a", "100", age_s=60), a_view("b", "1", refused="rate_stale")], Memory(), NOW)
+        is None
+    )
 
 
 def test_a_venue_with_nearly_all_volume_has_half_the_say() -> None:

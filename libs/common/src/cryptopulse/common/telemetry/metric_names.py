@@ -74,7 +74,12 @@ IngestorMetric = Literal[
 ]
 IndicatorsMetric = Literal[
     "cryptopulse_candles_closed_total",
+    "cryptopulse_indicators_backpressure_total",
+    "cryptopulse_late_ticks_total",
+    "cryptopulse_series_rebuilt_total",
     "cryptopulse_tick_age_seconds",
+    "cryptopulse_witness_checks_total",
+    "cryptopulse_witness_mismatches_total",
 ]
 AlertsMetric = Literal[
     "cryptopulse_alert_events_total",

@@ -34,7 +34,14 @@ class CandleStore(Protocol):
         ...
 
     async def range(
-        self, symbol: str, source: str, interval: Interval, *, from_ms: int | None, to_ms: int | None, limit: int
+        self,
+        symbol: str,
+        source: str,
+        interval: Interval,
+        *,
+        from_ms: int | None,
+        to_ms: int | None,
+        limit: int,
     ) -> list[Candle]:
         """Bars with from_ms <= open_time < to_ms, oldest first: the first `limit` with `from_ms`, else the newest."""
         ...

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Sequence
-from typing import Final
+from typing import Any, Final, cast
 
 import msgspec
 
@@ -58,7 +58,7 @@ class SavedSeries(msgspec.Struct, array_like=True):
     volume_digits: int
     seq: int
     revision: int
-    state: list  # type: ignore[type-arg] - nested numbers, see `indicator_series.encodable`
+    state: list[Any]
 
 
 class LiveSeries:
@@ -166,7 +166,9 @@ class IndicatorBook:
         except ScaleExceededError:
             self.dirty[key] = None
             return None
-        return self._update(key, live, core, bar, core.provisional(point), closed=False, as_of_us=as_of * 1000)
+        return self._update(
+            key, live, core, bar, core.provisional(point), closed=False, as_of_us=as_of * 1000
+        )
 
     # --- building ------------------------------------------------------------------------------------------------
 
@@ -188,7 +190,15 @@ class IndicatorBook:
             values = core.commit(point_of(bar, interval, core.scale))
             if changed_from is not None and bar.open_time >= changed_from:
                 updates.append(
-                    self._update(key, live, core, bar, values, closed=True, as_of_us=next_open(bar.open_time, interval) * 1000)
+                    self._update(
+                        key,
+                        live,
+                        core,
+                        bar,
+                        values,
+                        closed=True,
+                        as_of_us=next_open(bar.open_time, interval) * 1000,
+                    )
                 )
             if count % YIELD_EVERY == 0:
                 await asyncio.sleep(0)
@@ -203,7 +213,15 @@ class IndicatorBook:
                 except ScaleExceededError:
                     return await self._again(key)
                 updates.append(
-                    self._update(key, live, core, bar, values, closed=True, as_of_us=next_open(bar.open_time, interval) * 1000)
+                    self._update(
+                        key,
+                        live,
+                        core,
+                        bar,
+                        values,
+                        closed=True,
+                        as_of_us=next_open(bar.open_time, interval) * 1000,
+                    )
                 )
         live.backlog = []
         live.core, live.warm = core, True
@@ -267,7 +285,7 @@ class IndicatorBook:
             waiting.setdefault((candle.symbol, candle.source, candle.interval), []).append(candle)
         for name, packed in states.items():
             symbol, source, interval = name.split("|")
-            key: Key = (symbol, source, interval)  # type: ignore[assignment] - written by take_states
+            key: Key = (symbol, source, cast(Interval, interval))
             live = self.series.setdefault(key, LiveSeries())
             self.dirty.setdefault(key, None)
             saved = msgspec.msgpack.decode(packed, type=SavedSeries)
@@ -298,7 +316,9 @@ class IndicatorBook:
         except (ScaleExceededError, ValueError):
             return False
         live.core, live.seq, live.revision, live.warm = core, saved.seq, saved.revision, True
-        live.backlog = [bar for bar in live.backlog if core.last_open is None or bar.open_time > core.last_open]
+        live.backlog = [
+            bar for bar in live.backlog if core.last_open is None or bar.open_time > core.last_open
+        ]
         self.dirty.pop(key, None)
         if live.backlog:
             self.dirty[key] = None

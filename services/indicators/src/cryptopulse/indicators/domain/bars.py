@@ -165,10 +165,8 @@ def bar_of(run: Run, *, simulated: bool) -> Bar:
 
 def fold_run(bar: Bar, run: Run) -> None:
     """Fold a run into its minute. Ids decide whose price is the open and the close; without ids, arrival does."""
-    if run.high > bar.high:
-        bar.high = run.high
-    if run.low < bar.low:
-        bar.low = run.low
+    bar.high = max(bar.high, run.high)
+    bar.low = min(bar.low, run.low)
     if bar.trades == 0:
         bar.open, bar.high, bar.low = run.open, run.high, run.low
     bar.volume += run.volume
@@ -214,10 +212,8 @@ def start_longer(open_time: int, minute: Bar) -> Bar:
 
 def fold_bar(longer: Bar, part: Bar) -> None:
     """Fold a later part (a minute, an hour, a day) into a longer bar; parts come oldest first."""
-    if part.high > longer.high:
-        longer.high = part.high
-    if part.low < longer.low:
-        longer.low = part.low
+    longer.high = max(longer.high, part.high)
+    longer.low = min(longer.low, part.low)
     longer.close = part.close
     longer.volume = EXACT.add(longer.volume, part.volume)
     longer.quote_volume = EXACT.add(longer.quote_volume, part.quote_volume)

@@ -5,6 +5,7 @@ Longer bars are folded from minutes only, so that intervals can never disagree.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 import msgspec
@@ -223,3 +224,30 @@ class CandleSeries(msgspec.Struct, array_like=True):
             elif bar.open_time == bucket:
                 fold_bar(bar, minute)
         return bar
+
+    @property
+    def open_from(self) -> int | None:
+        """The open time in ms of the oldest minute that is not closed; None before the first trade."""
+        if self.minutes:
+            return self.minutes[0].open_time
+        return self.closed_until or None
+
+    def rebase(self, parts: Sequence[Bar]) -> None:
+        """Take stored bars (days, hours, minutes: ascending, without overlap, up to `open_from`) into the longer bars.
+
+        A longer bar that already holds more minutes than the stored parts give stays as it is.
+        """
+        start = self.open_from
+        if start is None:
+            return
+        for interval in LONGER:
+            bucket = open_time(start, interval)
+            inside = [part for part in parts if part.open_time >= bucket]
+            if not inside:
+                continue
+            longer = msgspec.structs.replace(inside[0], open_time=bucket, revision=0)
+            for part in inside[1:]:
+                fold_bar(longer, part)
+            known = self.longer.get(interval)
+            if known is None or known.open_time < bucket or known.parts < longer.parts:
+                self.longer[interval] = longer

@@ -121,9 +121,7 @@ def consolidate(views: Sequence[SourceView], memory: Memory, now_us: int) -> Con
         held = _held_back(fresh[0], memory, now_us)
         if held is not None:
             excluded.append(ExcludedSource(source=fresh[0].name, reason="unconfirmed_jump"))
-            return Consolidated(
-                held, fresh[0].uncertainty, "degraded", [], excluded, fresh[0].received_us
-            )
+            return Consolidated(held, fresh[0].uncertainty, "degraded", [], excluded, fresh[0].received_us)
     elif len(fresh) > 1:
         memory.held_price = None
     price, confidence = _median(fresh, now_us)
@@ -161,7 +159,7 @@ def _nearer_of_two(
         # Nothing to measure by: the one that trades more is believed.
         keep, drop = (one, two) if one.volume >= two.volume else (two, one)
     else:
-        keep, drop = sorted(fresh, key=lambda view: abs(view.price - memory.price))  # type: ignore[operator] - not None here
+        keep, drop = sorted(fresh, key=lambda view: abs(view.price - memory.price))  # type: ignore[operator]  # not None here
     excluded.append(ExcludedSource(source=drop.name, reason="outlier"))
     return [keep]
 

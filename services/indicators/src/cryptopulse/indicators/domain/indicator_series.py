@@ -59,7 +59,10 @@ class IndicatorSeries:
     @property
     def warmup(self) -> Warmup:
         """How far the whole set is."""
-        have = self.window.count
+        return self.warmup_at(self.window.count)
+
+    def warmup_at(self, have: int) -> Warmup:
+        """The same after `have` bars."""
         return Warmup(have=have, needed=self.needed, converged=have >= self.settle)
 
     def state(self) -> tuple[int, int | None, int | None, list[Any]]:

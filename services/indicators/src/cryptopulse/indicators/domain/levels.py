@@ -6,7 +6,7 @@ from typing import Final
 
 from cryptopulse.common.contracts.intervals import open_time
 from cryptopulse.indicators.domain.points import Point, Window
-from cryptopulse.indicators.domain.study import Base, Values
+from cryptopulse.indicators.domain.study import Base, Nested, Values
 from cryptopulse.indicators.domain.trend import AtrCore
 
 SIDES: Final = 2
@@ -69,7 +69,7 @@ class SupportResistance(Base):
     def initial(self) -> tuple[tuple[int, None], tuple[()]]:
         return ((0, None), ())
 
-    def evaluate(self, state: tuple, window: Window, bar: Point) -> tuple[Values, tuple]:  # type: ignore[type-arg] - nested tuples of numbers
+    def evaluate(self, state: Nested, window: Window, bar: Point) -> tuple[Values, Nested]:
         core, levels = state
         atr, carry = self.core.step(core, window, bar)
         support = resistance = None
@@ -87,7 +87,7 @@ class SupportResistance(Base):
                 resistance, resistance_weight = price, weight
         return (support, resistance), (carry, atr)
 
-    def advance(self, state: tuple, window: Window, bar: Point, carry: tuple) -> tuple:  # type: ignore[type-arg] - as above
+    def advance(self, state: Nested, window: Window, bar: Point, carry: Nested) -> Nested:
         core, atr = carry
         levels = state[1]
         if atr is None or window.count < 2 * SIDES:

@@ -6,7 +6,7 @@ from bisect import bisect_right
 from typing import Final
 
 from cryptopulse.indicators.domain.points import Point, Window
-from cryptopulse.indicators.domain.study import Base, Values
+from cryptopulse.indicators.domain.study import Base, Nested, Values
 
 WINDOWS_MS: Final = {
     "1m": 60_000,
@@ -89,7 +89,7 @@ class StochRsi(Base):
     def initial(self) -> tuple[None, tuple[()], tuple[()], tuple[()]]:
         return (None, (), (), ())
 
-    def evaluate(self, state: tuple, window: Window, bar: Point) -> tuple[Values, tuple]:  # type: ignore[type-arg] - nested tuples of floats
+    def evaluate(self, state: Nested, window: Window, bar: Point) -> tuple[Values, Nested]:
         core, ring, raws, ks = state
         rsi, core = self.core.step(core, window, bar)
         if rsi is None:
@@ -117,12 +117,12 @@ class Stochastic(Base):
     def initial(self) -> tuple[None, tuple[()], tuple[()]]:
         return (None, (), ())
 
-    def evaluate(self, state: tuple, window: Window, bar: Point) -> tuple[Values, tuple]:  # type: ignore[type-arg] - nested tuples of floats
+    def evaluate(self, state: Nested, window: Window, bar: Point) -> tuple[Values, Nested]:
         extremes, raws, slows = state
         k = None
         if extremes is not None:
-            high = extremes[0] if extremes[0] > bar.h else bar.h
-            low = extremes[1] if extremes[1] < bar.l else bar.l
+            high = max(bar.h, extremes[0])
+            low = min(bar.l, extremes[1])
             if high != low:
                 k = 100 * (bar.c - low) / (high - low)
         raws = (*raws, k)[-max(self.smooth, self.d) :]
@@ -131,7 +131,7 @@ class Stochastic(Base):
         slows = (*slows, slow_k)[-self.d :]
         return (k, fast_d, slow_k, mean_of_known(slows, self.d)), (raws, slows)
 
-    def advance(self, state: tuple, window: Window, bar: Point, carry: tuple) -> tuple:  # type: ignore[type-arg] - as above
+    def advance(self, state: Nested, window: Window, bar: Point, carry: Nested) -> Nested:
         return (extremes_with(window, bar, self.period - 1), *carry)
 
 

@@ -14,6 +14,8 @@ Values = tuple[float | None, ...]
 State = Any
 """Immutable: numbers and (nested) tuples of numbers, so that a checkpoint is a reference."""
 Carry = Any
+Nested = tuple[Any, ...]
+"""A state of nested tuples of numbers."""
 
 
 class Study(Protocol):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from cryptopulse.indicators.domain.momentum import extremes_with
 from cryptopulse.indicators.domain.points import Point, Window
-from cryptopulse.indicators.domain.study import Base, Values, float_label
+from cryptopulse.indicators.domain.study import Base, Nested, Values, float_label
 
 
 class Macd(Base):
@@ -45,7 +45,7 @@ def true_range(window: Window, bar: Point) -> int:
     if not window.count:
         return bar.h - bar.l
     close = window.closes[-1]
-    return (bar.h if bar.h > close else close) - (bar.l if bar.l < close else close)
+    return (max(close, bar.h)) - (min(close, bar.l))
 
 
 class AtrCore:
@@ -162,7 +162,7 @@ class Ichimoku(Base):
     def initial(self) -> tuple[tuple[None, None, None], tuple[()]]:
         return ((None, None, None), ())
 
-    def evaluate(self, state: tuple, window: Window, bar: Point) -> tuple[Values, tuple]:  # type: ignore[type-arg] - nested tuples of floats
+    def evaluate(self, state: Nested, window: Window, bar: Point) -> tuple[Values, Nested]:
         extremes, ring = state
         middles: list[float | None] = []
         sums: list[int | None] = []
@@ -171,8 +171,8 @@ class Ichimoku(Base):
                 middles.append(None)
                 sums.append(None)
                 continue
-            high = extreme[0] if extreme[0] > bar.h else bar.h
-            low = extreme[1] if extreme[1] < bar.l else bar.l
+            high = max(bar.h, extreme[0])
+            low = min(bar.l, extreme[1])
             sums.append(high + low)
             middles.append((high + low) / (2 * bar.ps))
         conversion, base, span_b = middles
@@ -180,7 +180,7 @@ class Ichimoku(Base):
         cloud = ring[-self.shift] if len(ring) >= self.shift else (None, None)
         return (conversion, base, span_a, span_b, bar.fc, *cloud), (span_a, span_b)
 
-    def advance(self, state: tuple, window: Window, bar: Point, carry: tuple) -> tuple:  # type: ignore[type-arg] - as above
+    def advance(self, state: Nested, window: Window, bar: Point, carry: Nested) -> Nested:
         extremes = tuple(extremes_with(window, bar, length - 1) for length in self.lengths)
         return (extremes, (*state[1], carry)[-self.shift :])
 
@@ -202,7 +202,7 @@ class Supertrend(Base):
     def initial(self) -> tuple[tuple[int, None], None]:
         return ((0, None), None)
 
-    def evaluate(self, state: tuple, window: Window, bar: Point) -> tuple[Values, tuple]:  # type: ignore[type-arg] - nested tuples of floats
+    def evaluate(self, state: Nested, window: Window, bar: Point) -> tuple[Values, Nested]:
         core, bands = state
         atr, core = self.core.step(core, window, bar)
         if atr is None:
@@ -233,7 +233,7 @@ class Psar(Base):
         tail = "" if (step, maximum) == (0.02, 0.2) else f"_{float_label(step)}_{float_label(maximum)}"
         self.outputs = (f"psar{tail}", f"psar_direction{tail}")
 
-    def evaluate(self, state: tuple | None, window: Window, bar: Point) -> tuple[Values, tuple]:  # type: ignore[type-arg] - nested tuples of floats
+    def evaluate(self, state: Nested | None, window: Window, bar: Point) -> tuple[Values, Nested]:
         index = window.count
         if state is None:
             return (None, None), (bar.fc, True, self.step, bar.h, bar.l)
@@ -277,7 +277,7 @@ class Aroon(Base):
         self.needed = self.settle = period + 1
         self.outputs = (f"aroon_up_{period}", f"aroon_down_{period}", f"aroon_oscillator_{period}")
 
-    def evaluate(self, state: tuple | None, window: Window, bar: Point) -> tuple[Values, None]:  # type: ignore[type-arg] - four integers
+    def evaluate(self, state: Nested | None, window: Window, bar: Point) -> tuple[Values, None]:
         if state is None:
             return (None, None, None), None
         high, high_age, low, low_age = state
@@ -286,7 +286,7 @@ class Aroon(Base):
         down = 100.0 if bar.l < low else 100.0 * (n - low_age) / n
         return (up, down, up - down), None
 
-    def advance(self, state: tuple | None, window: Window, bar: Point, carry: None) -> tuple | None:  # type: ignore[type-arg] - as above
+    def advance(self, state: Nested | None, window: Window, bar: Point, carry: None) -> Nested | None:
         n = self.period
         if window.count + 1 < n:
             return None

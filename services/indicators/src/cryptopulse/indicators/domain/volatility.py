@@ -7,7 +7,7 @@ from typing import Final
 
 from cryptopulse.indicators.domain.momentum import extremes_with
 from cryptopulse.indicators.domain.points import Point, Window
-from cryptopulse.indicators.domain.study import Base, Values, float_label
+from cryptopulse.indicators.domain.study import Base, Nested, Values, float_label
 from cryptopulse.indicators.domain.trend import AtrCore
 
 YEAR_MS: Final = 365 * 86_400_000
@@ -68,7 +68,7 @@ class Keltner(Base):
     def initial(self) -> tuple[None, tuple[int, None]]:
         return (None, (0, None))
 
-    def evaluate(self, state: tuple, window: Window, bar: Point) -> tuple[Values, tuple]:  # type: ignore[type-arg] - nested tuples of floats
+    def evaluate(self, state: Nested, window: Window, bar: Point) -> tuple[Values, Nested]:
         mean, core = state
         mean = bar.fc if mean is None else mean + self.alpha * (bar.fc - mean)
         atr, core = self.core.step(core, window, bar)

@@ -1,0 +1,234 @@
+"""Candles in Postgres: fenced, idempotent upserts by whole columns, and ranges in one index scan (step 8)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import msgspec
+
+from cryptopulse.common.contracts.candles import Candle
+from cryptopulse.common.contracts.intervals import Interval
+from cryptopulse.common.database.pool import Database
+from cryptopulse.indicators.application.ports import Changed
+
+PARTITIONED: Final = frozenset({"1m", "5m", "15m", "30m"})
+COLUMNS: Final = (
+    "open_time, open, high, low, close, volume, quote_volume, trades, taker_buy_volume, first_id, last_id, complete, "
+    "revision, simulated"
+)
+CHUNK: Final = 2_000
+
+# A row gives way to one that is at least as complete and then of at least its origin, and never to an older owner's.
+# Saying the same again changes nothing. A venue's own candle over other values counts as a correction of its own.
+_UPSERT: Final = """
+INSERT INTO candles AS c (series_id, bar_interval, open_time, open, high, low, close, volume, quote_volume, trades,
+                          taker_buy_volume, first_id, last_id, complete, origin, revision, epoch, simulated)
+SELECT s, i, t, o, h, l, cl, v, q, n, b, f, z, m, $19::smallint, r, $18::bigint, x
+FROM unnest($1::int[], $2::text[], $3::bigint[], $4::numeric[], $5::numeric[], $6::numeric[], $7::numeric[],
+            $8::numeric[], $9::numeric[], $10::bigint[], $11::numeric[], $12::bigint[], $13::bigint[], $14::boolean[],
+            $15::int[], $16::boolean[], $17::int[])
+     AS u(s, i, t, o, h, l, cl, v, q, n, b, f, z, m, r, x, position)
+ORDER BY position
+ON CONFLICT (series_id, bar_interval, open_time) DO UPDATE SET
+    open = excluded.open, high = excluded.high, low = excluded.low, close = excluded.close,
+    volume = excluded.volume, quote_volume = excluded.quote_volume, trades = excluded.trades,
+    taker_buy_volume = excluded.taker_buy_volume,
+    first_id = coalesce(excluded.first_id, c.first_id), last_id = coalesce(excluded.last_id, c.last_id),
+    complete = excluded.complete, origin = excluded.origin, epoch = excluded.epoch, simulated = excluded.simulated,
+    revision = CASE
+        WHEN excluded.revision > c.revision THEN excluded.revision
+        WHEN (excluded.open, excluded.high, excluded.low, excluded.close, excluded.volume)
+             IS DISTINCT FROM (c.open, c.high, c.low, c.close, c.volume) THEN c.revision + 1
+        ELSE c.revision END
+WHERE excluded.epoch >= c.epoch
+  AND (excluded.complete, excluded.origin) >= (c.complete, c.origin)
+  AND (excluded.origin > c.origin OR excluded.complete > c.complete OR excluded.revision > c.revision
+       OR excluded.origin = 1)
+  AND (excluded.open, excluded.high, excluded.low, excluded.close, excluded.volume, excluded.quote_volume,
+       excluded.trades, excluded.taker_buy_volume, excluded.complete)
+      IS DISTINCT FROM (c.open, c.high, c.low, c.close, c.volume, c.quote_volume, c.trades, c.taker_buy_volume,
+       c.complete)
+RETURNING series_id, bar_interval, open_time, revision, (xmax <> 0) AS corrected
+"""
+
+
+class CandleRepository:
+    """`CandleStore` on Postgres."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._ids: dict[tuple[str, str], int] = {}
+        self._partitions: set[tuple[str, str]] = set()
+
+    async def upsert(self, candles: Sequence[Candle], *, origin: int, epoch: int) -> list[Changed]:
+        """See `CandleStore.upsert`. Of two bars of one place in `candles` the later wins."""
+        newest = {(c.symbol, c.source, c.interval, c.open_time): c for c in candles}
+        rows = list(newest.values())
+        changed: list[Changed] = []
+        for start in range(0, len(rows), CHUNK):
+            changed += await self._upsert_chunk(rows[start : start + CHUNK], origin, epoch)
+        return changed
+
+    async def _upsert_chunk(self, rows: list[Candle], origin: int, epoch: int) -> list[Changed]:
+        ids = await self._series_ids((row.symbol, row.source) for row in rows)
+        await self._ensure_partitions(rows)
+        columns: list[list[Any]] = [
+            [ids[row.symbol, row.source] for row in rows],
+            [row.interval for row in rows],
+            [row.open_time for row in rows],
+            [row.open for row in rows],
+            [row.high for row in rows],
+            [row.low for row in rows],
+            [row.close for row in rows],
+            [row.volume for row in rows],
+            [row.quote_volume for row in rows],
+            [row.trades for row in rows],
+            [row.taker_buy_volume for row in rows],
+            [row.first_id for row in rows],
+            [row.last_id for row in rows],
+            [row.complete for row in rows],
+            [row.revision for row in rows],
+            [row.simulated for row in rows],
+            list(range(len(rows))),
+        ]
+        async with self._database.connection() as connection:
+            answers = await connection.fetch(_UPSERT, *columns, epoch, origin)
+        by_place = {(ids[row.symbol, row.source], row.interval, row.open_time): row for row in rows}
+        return [
+            Changed(
+                _revised(
+                    by_place[answer["series_id"], answer["bar_interval"], answer["open_time"]],
+                    answer["revision"],
+                ),
+                corrected=answer["corrected"],
+            )
+            for answer in answers
+        ]
+
+    async def range(
+        self,
+        symbol: str,
+        source: str,
+        interval: Interval,
+        *,
+        from_ms: int | None,
+        to_ms: int | None,
+        limit: int,
+    ) -> list[Candle]:
+        """See `CandleStore.range`."""
+        ids = await self._series_ids([(symbol, source)], create=False)
+        series = ids.get((symbol, source))
+        if series is None:
+            return []
+        ascending = from_ms is not None
+        async with self._database.connection() as connection:
+            rows = await connection.fetch(
+                f"SELECT {COLUMNS} FROM candles WHERE series_id = $1 AND bar_interval = $2 "  # noqa: S608 - constants only
+                "AND open_time >= $3 AND open_time < $4 "
+                f"ORDER BY open_time {'ASC' if ascending else 'DESC'} LIMIT $5",
+                series,
+                interval,
+                from_ms if from_ms is not None else -(2**62),
+                to_ms if to_ms is not None else 2**62,
+                limit,
+            )
+        if not ascending:
+            rows.reverse()
+        return [_candle(symbol, source, interval, row) for row in rows]
+
+    async def sources(self, symbol: str) -> list[str]:
+        """See `CandleStore.sources`."""
+        async with self._database.connection() as connection:
+            rows = await connection.fetch(
+                "SELECT source FROM series WHERE symbol = $1 ORDER BY source", symbol
+            )
+        return [row["source"] for row in rows]
+
+    async def drop_before(self, interval: Interval, days: int) -> int:
+        """Drop whole partitions older than `days` before the newest stored bar; how many went."""
+        async with self._database.connection() as connection:
+            newest = await connection.fetchval(
+                "SELECT max(newest) FROM series, LATERAL (SELECT open_time AS newest FROM candles "
+                "WHERE series_id = series.id AND bar_interval = $1 ORDER BY open_time DESC LIMIT 1) AS n",
+                interval,
+            )
+            if newest is None:
+                return 0
+            gone: int = await connection.fetchval(
+                "SELECT drop_candle_partitions($1, $2)", interval, newest - days * 86_400_000
+            )
+        if gone:
+            self._partitions.clear()
+        return gone
+
+    async def _series_ids(
+        self, wanted: Iterable[tuple[str, str]], *, create: bool = True
+    ) -> dict[tuple[str, str], int]:
+        missing = {key for key in wanted if key not in self._ids}
+        if missing:
+            symbols, sources = [key[0] for key in missing], [key[1] for key in missing]
+            async with self._database.connection() as connection:
+                if create:
+                    await connection.execute(
+                        "INSERT INTO series (symbol, source) SELECT * FROM unnest($1::text[], $2::text[]) "
+                        "AS u(a, b) ORDER BY a, b ON CONFLICT DO NOTHING",
+                        symbols,
+                        sources,
+                    )
+                rows = await connection.fetch(
+                    "SELECT id, symbol, source FROM series "
+                    "WHERE (symbol, source) IN (SELECT * FROM unnest($1::text[], $2::text[]))",
+                    symbols,
+                    sources,
+                )
+            for row in rows:
+                self._ids[row["symbol"], row["source"]] = row["id"]
+        return self._ids
+
+    async def _ensure_partitions(self, rows: Sequence[Candle]) -> None:
+        wanted: dict[tuple[str, str], int] = {}
+        for row in rows:
+            if row.interval in PARTITIONED:
+                day = datetime.fromtimestamp(row.open_time / 1000, UTC)
+                part = f"{day.year}-{day.month}" if row.interval == "1m" else str(day.year)
+                wanted.setdefault((row.interval, part), row.open_time)
+        missing = {key: at for key, at in wanted.items() if key not in self._partitions}
+        if not missing:
+            return
+        async with self._database.connection() as connection:
+            for (interval, part), at in missing.items():
+                await connection.execute("SELECT ensure_candle_partition($1, $2)", interval, at)
+                self._partitions.add((interval, part))
+
+
+def _revised(row: Candle, revision: int) -> Candle:
+    if row.revision == revision:
+        return row
+    return msgspec.structs.replace(row, revision=revision)
+
+
+def _candle(symbol: str, source: str, interval: Interval, row: Any) -> Candle:
+    # Positional: this is the inner loop of every history request.
+    at, o, h, l, c, v, q, n, taker, first, last, complete, revision, simulated = row
+    return Candle(
+        symbol,
+        source,
+        interval,
+        at,
+        o,
+        h,
+        l,
+        c,
+        v,
+        q,
+        n,
+        taker,
+        first,
+        last,
+        True,
+        complete,
+        revision,
+        simulated,
+    )

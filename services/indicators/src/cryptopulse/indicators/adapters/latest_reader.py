@@ -1,0 +1,98 @@
+"""What owners of shards, this or another replica, wrote to Redis: read for HTTP."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+from redis.asyncio import Redis
+
+from cryptopulse.common.cache import keys
+from cryptopulse.common.cache.client import store_errors
+from cryptopulse.common.contracts.candles import Candle
+from cryptopulse.common.contracts.indicators import IndicatorUpdate, Signal
+from cryptopulse.common.contracts.intervals import Interval
+from cryptopulse.common.contracts.prices import PriceUpdate
+from cryptopulse.common.contracts.ticks import ReferencePrice
+from cryptopulse.common.contracts.values import CONSOLIDATED
+
+_candle = msgspec.msgpack.Decoder(Candle)
+_values = msgspec.msgpack.Decoder(IndicatorUpdate)
+_price = msgspec.msgpack.Decoder(PriceUpdate)
+_reference = msgspec.msgpack.Decoder(ReferencePrice)
+_signal = msgspec.msgpack.Decoder(Signal)
+
+
+class RedisLatestReader:
+    """Latest values by key; every method is one round trip and raises `StoreUnavailable`."""
+
+    def __init__(self, redis: Redis) -> None:
+        self._redis = redis
+
+    async def forming(self, symbol: str, source: str, interval: Interval) -> Candle | None:
+        """The forming bar of a series."""
+        async with store_errors():
+            packed = await self._redis.hget(keys.forming(symbol, source), interval)
+        return None if packed is None else _candle.decode(packed)
+
+    async def values(self, symbol: str, source: str, interval: Interval) -> IndicatorUpdate | None:
+        """The newest indicator values of a live series."""
+        async with store_errors():
+            packed = await self._redis.hget(keys.indicators(symbol, source), interval)
+        return None if packed is None else _values.decode(packed)
+
+    async def price(self, symbol: str, source: str) -> PriceUpdate | None:
+        """The newest price of a symbol from a source."""
+        found = await self.prices([(symbol, source)])
+        return found[0]
+
+    async def prices(self, wanted: Sequence[tuple[str, str]]) -> list[PriceUpdate | None]:
+        """Newest prices, in the order asked for."""
+        if not wanted:
+            return []
+        names = [
+            keys.price(symbol) if source == CONSOLIDATED else keys.venue_price(symbol, source)
+            for symbol, source in wanted
+        ]
+        async with store_errors():
+            packed = await self._redis.mget(names)
+        return [None if one is None else _price.decode(one) for one in packed]
+
+    async def references(self, coin_ids: Sequence[str]) -> list[ReferencePrice | None]:
+        """Reference prices of coins, in the order asked for."""
+        if not coin_ids:
+            return []
+        async with store_errors():
+            packed = await self._redis.mget([keys.coin_price(coin_id) for coin_id in coin_ids])
+        return [None if one is None else _reference.decode(one) for one in packed]
+
+    async def signals(self) -> list[Signal]:
+        """The newest signals, newest first."""
+        async with store_errors():
+            packed = await self._redis.lrange(keys.SIGNALS, 0, -1)
+        return [_signal.decode(one) for one in packed]
+
+    async def all_values(self, symbols: Sequence[str], interval: Interval) -> dict[str, IndicatorUpdate]:
+        """Newest consolidated values of many symbols at one interval, by symbol."""
+        if not symbols:
+            return {}
+        async with store_errors(), self._redis.pipeline(transaction=False) as pipe:
+            for symbol in symbols:
+                pipe.hget(keys.indicators(symbol, CONSOLIDATED), interval)
+            answers = await pipe.execute()
+        return {
+            symbol: _values.decode(packed)
+            for symbol, packed in zip(symbols, answers, strict=True)
+            if packed is not None
+        }
+
+    async def catalogue(self) -> bytes | None:
+        """The catalogue's projection, encoded."""
+        async with store_errors():
+            found: bytes | None = await self._redis.get(keys.CATALOGUE)
+        return found
+
+    async def catalogue_version(self) -> int:
+        """Rises with every change of the catalogue."""
+        async with store_errors():
+            return int(await self._redis.get(keys.CATALOGUE_VERSION) or 0)

@@ -1,0 +1,101 @@
+"""What this service says on the bus: batches of one shard, with convenience keys for those who want one symbol."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from typing import Final, TypeVar
+
+from cryptopulse.common.bus.protocols import Publisher
+from cryptopulse.common.clock import Clock
+from cryptopulse.common.contracts.candles import Candle, CandleBatch
+from cryptopulse.common.contracts.indicators import IndicatorBatch, IndicatorUpdate, Signal
+from cryptopulse.common.contracts.intervals import Interval
+from cryptopulse.common.contracts.prices import PriceBatch, PriceUpdate
+from cryptopulse.common.contracts.topics import CANDLES, INDICATORS, INDICATORS_LIVE, PRICES, SIGNALS
+
+MAX_BATCH: Final = 500
+ItemT = TypeVar("ItemT", Candle, IndicatorUpdate)
+
+
+class BusMarketPublisher:
+    """`MarketPublisher` on the bus."""
+
+    def __init__(self, bus: Publisher, clock: Clock) -> None:
+        self._bus = bus
+        self._clock = clock
+
+    async def prices(
+        self, shard: int, epoch: int, prices: Sequence[PriceUpdate], forming: Sequence[Candle]
+    ) -> None:
+        """Newest prices and forming minutes of a shard."""
+        message = PriceBatch(
+            shard=shard, epoch=epoch, sent_us=self._clock.now_us(), prices=list(prices), forming=list(forming)
+        )
+        symbols = sorted({update.symbol for update in prices} | {candle.symbol for candle in forming})
+        await self._bus.publish(
+            PRICES, message, key=f"batch.{shard}", cc=[f"price.{symbol}" for symbol in symbols]
+        )
+
+    async def candles(self, shard: int, epoch: int, candles: Sequence[Candle]) -> None:
+        """Closed candles and corrections, one message per interval; sent again they carry the same id."""
+        for interval, part in _by_interval(candles):
+            await self._bus.publish(
+                CANDLES,
+                CandleBatch(shard=shard, epoch=epoch, interval=interval, candles=part),
+                key=f"batch.{interval}.{shard}",
+                cc=[f"candle.{interval}.{symbol}" for symbol in sorted({candle.symbol for candle in part})],
+                message_id=_id_of("candles", shard, part),
+            )
+
+    async def live_values(self, shard: int, epoch: int, updates: Sequence[IndicatorUpdate]) -> None:
+        """Indicators of forming bars."""
+        for interval, part in _by_interval(updates):
+            await self._bus.publish(
+                INDICATORS_LIVE,
+                IndicatorBatch(shard=shard, epoch=epoch, interval=interval, updates=part),
+                key=f"live.{interval}.{shard}",
+            )
+
+    async def closed_values(self, shard: int, epoch: int, updates: Sequence[IndicatorUpdate]) -> None:
+        """Indicators of closed bars, once per revision."""
+        for interval, part in _by_interval(updates):
+            await self._bus.publish(
+                INDICATORS,
+                IndicatorBatch(shard=shard, epoch=epoch, interval=interval, updates=part),
+                key=f"closed.{interval}.{shard}",
+                cc=[
+                    f"indicator.{interval}.{symbol}" for symbol in sorted({update.symbol for update in part})
+                ],
+                message_id=_id_of("values", shard, part),
+            )
+
+    async def signals(self, signals: Sequence[Signal]) -> None:
+        """One message each: they are rare, and each has a key of its own."""
+        for signal in signals:
+            await self._bus.publish(
+                SIGNALS,
+                signal,
+                key=f"signal.{signal.kind}.{signal.symbol}",
+                message_id=f"{signal.id}.{signal.status}",
+            )
+
+
+def _by_interval(items: Iterable[ItemT]) -> list[tuple[Interval, list[ItemT]]]:
+    groups: dict[Interval, list[ItemT]] = {}
+    for item in items:
+        groups.setdefault(item.interval, []).append(item)
+    return [
+        (interval, group[start : start + MAX_BATCH])
+        for interval, group in groups.items()
+        for start in range(0, len(group), MAX_BATCH)
+    ]
+
+
+def _id_of(what: str, shard: int, items: Sequence[Candle] | Sequence[IndicatorUpdate]) -> str:
+    digest = hashlib.blake2b(digest_size=12)
+    for item in items:
+        digest.update(
+            f"{item.symbol}|{item.source}|{item.interval}|{item.open_time}|{item.revision};".encode()
+        )
+    return f"{what}.{shard}.{digest.hexdigest()}"

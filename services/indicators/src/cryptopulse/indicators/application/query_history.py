@@ -1,0 +1,155 @@
+"""Candles and indicators on request: stored bars with the forming one, and the same fold over them that live values are."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import Final, Protocol
+
+from cryptopulse.common.contracts.candles import Candle
+from cryptopulse.common.contracts.indicators import IndicatorUpdate
+from cryptopulse.common.contracts.intervals import Interval, length_ms, next_open
+from cryptopulse.indicators.application.ports import CandleStore
+from cryptopulse.indicators.application.update_indicators import WARM_BARS, point_of, scale_of
+from cryptopulse.indicators.domain.indicator_series import IndicatorSeries
+from cryptopulse.indicators.domain.points import RING
+from cryptopulse.indicators.domain.registry import live_studies
+from cryptopulse.indicators.domain.study import Study
+
+FOLD_SLICE: Final = 100
+
+
+class LiveValues(Protocol):
+    """What owners of shards wrote last. Raises `StoreUnavailable`."""
+
+    async def forming(self, symbol: str, source: str, interval: Interval) -> Candle | None: ...
+    async def values(self, symbol: str, source: str, interval: Interval) -> IndicatorUpdate | None: ...
+
+
+class HistoryQueries:
+    """Reads for HTTP."""
+
+    def __init__(self, store: CandleStore, live: LiveValues) -> None:
+        self._store = store
+        self._live = live
+
+    async def candles(
+        self,
+        symbol: str,
+        source: str,
+        interval: Interval,
+        *,
+        from_ms: int | None,
+        to_ms: int | None,
+        limit: int,
+    ) -> list[Candle]:
+        """Bars of [from_ms, to_ms), oldest first, the forming one last; without `from_ms` the newest `limit`."""
+        rows = await self._store.range(symbol, source, interval, from_ms=from_ms, to_ms=to_ms, limit=limit)
+        if from_ms is not None and len(rows) >= limit:
+            return rows
+        forming = await self._live.forming(symbol, source, interval)
+        if forming is None:
+            return rows
+        after = rows[-1].open_time if rows else -1
+        inside = (to_ms is None or forming.open_time < to_ms) and (
+            from_ms is None or forming.open_time >= from_ms
+        )
+        if inside and forming.open_time > after:
+            rows.append(forming)
+        return rows[-limit:] if from_ms is None else rows[:limit]
+
+    async def fold(
+        self,
+        symbol: str,
+        source: str,
+        interval: Interval,
+        studies: Sequence[Study],
+        *,
+        from_ms: int | None,
+        to_ms: int | None,
+        limit: int,
+    ) -> tuple[list[tuple[Candle, dict[str, float | None]]], int | None]:
+        """Values of `studies` at the closed bars of a range, warmed up on the bars before it, and the fold's first bar.
+
+        The same `commit` that live series use, over the stored bars.
+        """
+        lead = max(WARM_BARS, RING)
+        if from_ms is not None:
+            before = await self._store.range(
+                symbol, source, interval, from_ms=None, to_ms=from_ms, limit=lead
+            )
+            wanted = await self._store.range(
+                symbol, source, interval, from_ms=from_ms, to_ms=to_ms, limit=limit
+            )
+        else:
+            rows = await self._store.range(
+                symbol, source, interval, from_ms=None, to_ms=to_ms, limit=lead + limit
+            )
+            before, wanted = rows[:-limit], rows[-limit:]
+        core = IndicatorSeries(studies, scale_of([*before, *wanted]))
+        found: list[tuple[Candle, dict[str, float | None]]] = []
+        for count, bar in enumerate(before, 1):
+            core.commit(point_of(bar, interval, core.scale))
+            if count % FOLD_SLICE == 0:
+                await asyncio.sleep(0)
+        for count, bar in enumerate(wanted, 1):
+            values = core.commit(point_of(bar, interval, core.scale))
+            found.append((bar, dict(zip(core.names, values, strict=True))))
+            if count % FOLD_SLICE == 0:
+                await asyncio.sleep(0)
+        return found, core.anchor
+
+    async def newest(
+        self,
+        symbol: str,
+        source: str,
+        interval: Interval,
+        extra: Mapping[str, Study],
+        *,
+        closed_only: bool,
+        now_ms: int,
+    ) -> IndicatorUpdate | None:
+        """The newest values: the live ones, or a fold over stored bars for what is not live. None without any bar."""
+        live = None if closed_only else await self._live.values(symbol, source, interval)
+        if live is not None and not extra:
+            return live
+        studies = [*live_studies(interval), *extra.values()] if live is None else list(extra.values())
+        rows = await self._store.range(symbol, source, interval, from_ms=None, to_ms=None, limit=WARM_BARS)
+        forming = None if closed_only else await self._live.forming(symbol, source, interval)
+        if forming is not None and rows and forming.open_time <= rows[-1].open_time:
+            forming = None
+        bars = [*rows, *([forming] if forming is not None else [])]
+        if not bars:
+            return None
+        core = IndicatorSeries(studies, scale_of(bars))
+        values: list[float | None] = []
+        for count, bar in enumerate(rows, 1):
+            values = core.commit(point_of(bar, interval, core.scale))
+            if count % FOLD_SLICE == 0:
+                await asyncio.sleep(0)
+        last = bars[-1]
+        as_of = next_open(last.open_time, interval)
+        if forming is not None:
+            as_of = min(max(now_ms, forming.open_time + 1), as_of)
+            fraction = (as_of - forming.open_time) / length_ms(interval)
+            values = core.provisional(
+                point_of(forming, interval, core.scale, as_of=as_of, fraction=min(1.0, fraction))
+            )
+        named = dict(zip(core.names, values, strict=True))
+        have = len(bars)
+        update = IndicatorUpdate(
+            symbol=symbol,
+            source=source,
+            interval=interval,
+            open_time=last.open_time,
+            closed=forming is None,
+            revision=last.revision,
+            as_of_us=as_of * 1000,
+            seq=0,
+            values=named if live is None else {**live.values, **named},
+            warmup=live.warmup if live is not None else core.warmup_at(have),
+            close=float(last.close),
+            simulated=last.simulated,
+            anchor=core.anchor,
+        )
+        return update

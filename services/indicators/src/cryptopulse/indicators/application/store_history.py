@@ -1,0 +1,82 @@
+"""Backfilled candles in: stored, longer bars derived, venues merged into consolidated ones (step 8).
+
+Everything is an upsert that may be done twice: a message that comes again changes nothing.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from cryptopulse.common.contracts.candles import Candle, HistoryBatch
+from cryptopulse.common.contracts.intervals import Interval, next_open, open_time
+from cryptopulse.common.contracts.values import CONSOLIDATED
+from cryptopulse.indicators.application.build_candles import converts
+from cryptopulse.indicators.application.ports import CandleStore, Changed
+from cryptopulse.indicators.domain.history import DERIVED, converted, derive, merge_venues
+
+FROM_VENUE: Final = 1
+FROM_TICKS: Final = 0
+MERGED: Final = -1
+CONVERTED: Final = -2
+MOST_ROWS: Final = 5_000
+
+
+class HistoryKeeper:
+    """Stores history for the owner of a shard."""
+
+    def __init__(self, store: CandleStore, epoch: int) -> None:
+        self._store = store
+        self._epoch = epoch
+
+    async def take(self, batch: HistoryBatch) -> list[Changed]:
+        """Store a batch and what follows from it; answers every bar that was made or changed."""
+        rows = sorted((row for row in batch.candles if row.closed), key=lambda row: row.open_time)
+        if not rows:
+            return []
+        changed = await self._store.upsert(rows, origin=FROM_VENUE, epoch=self._epoch)
+        if not changed:
+            return []
+        found = list(changed)
+        start, end = rows[0].open_time, rows[-1].open_time
+        found += await self._consolidate(batch.symbol, batch.interval, start, end)
+        for longer in DERIVED.get(batch.interval, ()):
+            first, last = open_time(start, longer), next_open(open_time(end, longer), longer)
+            base = await self._store.range(
+                batch.symbol, batch.venue, batch.interval, from_ms=first, to_ms=last, limit=MOST_ROWS
+            )
+            made = await self._store.upsert(derive(base, longer), origin=FROM_TICKS, epoch=self._epoch)
+            found += made
+            if made:
+                found += await self._consolidate(batch.symbol, longer, first, last - 1)
+        return found
+
+    async def _consolidate(self, symbol: str, interval: Interval, start: int, end: int) -> list[Changed]:
+        venues = [source for source in await self._store.sources(symbol) if source != CONSOLIDATED]
+        rows = {
+            venue: await self._store.range(
+                symbol, venue, interval, from_ms=start, to_ms=end + 1, limit=MOST_ROWS
+            )
+            for venue in venues
+        }
+        merged = merge_venues(symbol, rows)
+        found = await self._store.upsert(merged, origin=MERGED, epoch=self._epoch)
+        base, _, quote = symbol.partition("-")
+        if quote != "USD" and converts(base, quote):
+            found += await self._convert(f"{base}-USD", quote, interval, merged)
+        return found
+
+    async def _convert(
+        self, symbol: str, quote: str, interval: Interval, merged: list[Candle]
+    ) -> list[Changed]:
+        if not merged:
+            return []
+        rates = await self._store.range(
+            f"{quote}-USD",
+            CONSOLIDATED,
+            interval,
+            from_ms=merged[0].open_time,
+            to_ms=merged[-1].open_time + 1,
+            limit=MOST_ROWS,
+        )
+        bars = converted(symbol, merged, {rate.open_time: rate.close for rate in rates})
+        return await self._store.upsert(bars, origin=CONVERTED, epoch=self._epoch) if bars else []

@@ -1,0 +1,131 @@
+"""The composition root: the only place that creates adapters and reads settings."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from cryptopulse.common.bus.rabbit import RabbitBus
+from cryptopulse.common.cache.client import Pinger, connect
+from cryptopulse.common.cache.shards import ShardOwner
+from cryptopulse.common.contracts.values import CONSOLIDATED
+from cryptopulse.common.database.pool import Database
+from cryptopulse.common.runtime.service import Runtime
+from cryptopulse.common.security.identity import InternalSigner, InternalVerifier, authenticate
+from cryptopulse.common.telemetry.checks import Check
+from cryptopulse.common.web.client import ServiceClient
+from cryptopulse.common.web.pagination import Cursor
+from cryptopulse.indicators.adapters.candle_repository import CandleRepository
+from cryptopulse.indicators.adapters.catalogue_repository import CatalogueRepository
+from cryptopulse.indicators.adapters.history_requests import IngestorHistoryRequests
+from cryptopulse.indicators.adapters.latest_reader import RedisLatestReader
+from cryptopulse.indicators.adapters.latest_store import RedisLatestStore
+from cryptopulse.indicators.adapters.publisher import BusMarketPublisher
+from cryptopulse.indicators.application.catalogue_view import CatalogueView
+from cryptopulse.indicators.application.query_history import HistoryQueries
+from cryptopulse.indicators.application.rates import RateBook
+from cryptopulse.indicators.application.shard import ShardWorker
+from cryptopulse.indicators.entrypoints.catalogue import CatalogueConsumer
+from cryptopulse.indicators.entrypoints.http import catalogue_router, market_router
+from cryptopulse.indicators.entrypoints.shards import Shards, subscribe_feeds, subscribe_rates
+from cryptopulse.indicators.settings import Settings
+
+
+@asynccontextmanager
+async def build(settings: Settings, runtime: Runtime) -> AsyncIterator[None]:
+    """Create, register, yield, close."""
+    facts, clock = settings.facts(), runtime.clock
+    redis = connect(settings.redis_url.get_secret_value(), name=runtime.name)
+    pinger = Pinger(redis)
+    database = Database(
+        settings.database_url.get_secret_value(),
+        schema=facts.schema,
+        role=facts.role,
+        application_name=runtime.name,
+        max_size=settings.database_connections,
+    )
+    bus = RabbitBus(settings.rabbitmq_url.get_secret_value(), service=runtime.name, clock=clock)
+    signer = InternalSigner(settings.internal_jwt_secret, runtime.name, clock=clock)
+    ingestor = ServiceClient(settings.ingestor_url, "ingestor", signer, clock=clock)
+
+    store = CandleRepository(database)
+    latest = RedisLatestStore(redis, settings.shards)
+    reader = RedisLatestReader(redis)
+    view = CatalogueView(reader)
+    rates = RateBook()
+    publisher = BusMarketPublisher(bus, clock)
+    requests = IngestorHistoryRequests(ingestor)
+
+    def worker(shard: int, epoch: int) -> ShardWorker:
+        return ShardWorker(
+            shard,
+            epoch,
+            rate=rates.usd,
+            store=store,
+            latest=latest,
+            publisher=publisher,
+            requests=requests,
+            clock=clock,
+            live_sources=None if settings.live_sources == "all" else frozenset({CONSOLIDATED}),
+        )
+
+    shards = Shards(bus, settings.shards, worker, prefetch=settings.prefetch)
+    owner = ShardOwner(
+        redis,
+        service=runtime.name,
+        replica=runtime.replica_id,
+        shards=settings.shards,
+        handler=shards,
+        clock=clock,
+    )
+    catalogue = CatalogueConsumer(CatalogueRepository(database, redis), view)
+
+    await database.start()
+    await pinger.start()
+    await bus.start()
+    await subscribe_rates(bus, rates)
+    await subscribe_feeds(bus, shards)
+    await catalogue.subscribe(bus)
+
+    authenticate(runtime.app, InternalVerifier(settings.internal_jwt_secret, runtime.name, clock=clock))
+    cursor = Cursor(settings.internal_jwt_secret)
+    queries = HistoryQueries(store, reader)
+    runtime.app.include_router(market_router(view, queries, reader, cursor, clock))
+    runtime.app.include_router(catalogue_router(view, reader, cursor, clock))
+
+    runtime.check(
+        "rabbitmq", lambda: Check(ok=bus.is_connected, detail="" if bus.is_connected else "not connected")
+    )
+    runtime.check("redis", pinger.check)
+    runtime.check("postgres", database.check)
+
+    runtime.loop("shards", owner.run, stall_seconds=60)
+    runtime.loop("catalogue", catalogue.run)
+    runtime.loop("prices", shards.every(settings.flush_ms / 1000, _prices, "flush of prices"))
+    runtime.loop(
+        "values", shards.every(settings.values_ms / 1000, ShardWorker.flush_values, "flush of values")
+    )
+    runtime.loop(
+        "storage", shards.every(0.25, ShardWorker.store_closed, "storing of candles"), stall_seconds=60
+    )
+    runtime.loop("snapshots", shards.every(settings.snapshot_ms / 1000, ShardWorker.snapshot, "snapshot"))
+    runtime.loop("warming", shards.every(0.5, ShardWorker.warm, "building of series"), stall_seconds=120)
+    runtime.loop(
+        "holes",
+        shards.every(settings.holes_seconds, ShardWorker.ask_for_holes, "search for holes"),
+        stall_seconds=7_200,
+    )
+    runtime.on_drain("shards", owner.release_all, timeout_seconds=15)
+    try:
+        yield
+    finally:
+        await bus.close()
+        await ingestor.close()
+        await pinger.close()
+        await redis.aclose()
+        await database.close()
+
+
+async def _prices(worker: ShardWorker) -> None:
+    worker.tick_clock()
+    await worker.flush_prices()
