@@ -31,10 +31,11 @@ _KEPT_LINES = 12
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One line of a log, made readable."""
+    """One line of a log, made readable; `event` is what repeats of it have in common."""
 
     level: str
     text: str
+    event: str = ""
 
     @property
     def is_loud(self) -> bool:
@@ -55,9 +56,8 @@ def readable(raw: str) -> Line:
     if exception:
         details = f"{details} ({exception[-1]})".strip()
     text = f"{event['event']} {details}".strip()
-    return Line(
-        str(event.get("level", "info")).lower(), text if len(text) <= _MAX_TEXT else text[:_MAX_TEXT] + "…"
-    )
+    level = str(event.get("level", "info")).lower()
+    return Line(level, text if len(text) <= _MAX_TEXT else text[:_MAX_TEXT] + "…", str(event["event"]))
 
 
 class LogTail:

@@ -116,7 +116,8 @@ class Stack:
         if venues.strip():
             say("feed", f"live: {venues.strip().replace(' ', ', ')} answered")
             return False
-        shout("no live venue answers from here", "every price you see is simulated", "(FEED=live insists)")
+        shout("no live venue answers from here", "every price you see is simulated")
+        say("feed", "running on the venue simulator; FEED=live insists on the venues")
         return True
 
     def _run_services(self, servers: Servers, given: dict[str, str], *, is_simulated: bool) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ from tools.local_stack.taken import is_free
 
 _POLL_SECONDS = 0.1
 _WAIT_SECONDS = 20.0
-_ECHO_LINES, _ECHO_SECONDS = 5, 10.0
+_ECHO_TIMES, _ECHO_EVENTS, _ECHO_SECONDS = 2, 8, 30.0
 
 Say = Callable[[str, str], None]
 
@@ -46,26 +47,31 @@ def ending(code: int) -> str:
 
 
 class _Echo:
-    """Passes on loud lines, a few per while; of the rest only how many there were."""
+    """Passes on loud lines: each kind of event a few times per while, and then how often it came besides."""
 
     def __init__(self, name: str, tail: LogTail, say: Say) -> None:
         self._name, self.tail, self._say = name, tail, say
-        self._since, self._told, self._untold = 0.0, 0, 0
+        self._since = time.monotonic()
+        self._seen: Counter[str] = Counter()
 
     def look(self) -> None:
-        now = time.monotonic()
-        if now - self._since > _ECHO_SECONDS:
-            if self._untold:
-                self._say(self._name, f"... and {self._untold} more warnings, see {self.tail.path}")
-            self._since, self._told, self._untold = now, 0, 0
+        if time.monotonic() - self._since > _ECHO_SECONDS:
+            self._sum_up()
         for line in self.tail.read():
             if not line.is_loud:
                 continue
-            if self._told < _ECHO_LINES:
-                self._told += 1
+            self._seen[line.event] += 1
+            if self._seen[line.event] <= _ECHO_TIMES and len(self._seen) <= _ECHO_EVENTS:
                 self._say(self._name, f"{line.level}: {line.text}")
-            else:
-                self._untold += 1
+
+    def _sum_up(self) -> None:
+        untold = {event: times - _ECHO_TIMES for event, times in self._seen.items() if times > _ECHO_TIMES}
+        if untold:
+            event, times = max(untold.items(), key=lambda one: one[1])
+            rest = f" and {len(untold) - 1} other events" if len(untold) > 1 else ""
+            self._say(self._name, f"{event}: {times} times more{rest}, see {self.tail.path}")
+        self._since = time.monotonic()
+        self._seen.clear()
 
 
 class Supervisor:

@@ -125,17 +125,23 @@ async def test_when_what_comes_before_fails_it_is_tried_again(tmp_path: Path) ->
     assert "exit code 1" in heard.of("svc")
 
 
-async def test_warnings_are_passed_on_and_a_flood_of_them_is_not(tmp_path: Path) -> None:
+async def test_warnings_are_passed_on_and_repeats_are_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tools.local_stack.supervisor._ECHO_SECONDS", 0.3)
     heard = Heard()
     script = (
         "import json, time\n"
         "print(json.dumps({'level': 'info', 'event': 'quiet news'}))\n"
         "for i in range(50): print(json.dumps({'level': 'warning', 'event': 'feed went away', 'venue': i}))\n"
-        "print('done', flush=True); time.sleep(60)"
+        "print(json.dumps({'level': 'error', 'event': 'disk full'}), flush=True); time.sleep(60)"
     )
     async with running(a_supervisor(tmp_path, heard, a_program(tmp_path, script))):
-        await until(lambda: "feed went away venue=4" in heard.of("svc"))
-    assert heard.of("svc").count("feed went away") == 5
+        await until(lambda: "times more" in heard.of("svc"))
+    assert "warning: feed went away venue=0" in heard.of("svc")
+    assert heard.of("svc").count("warning: feed went away") == 2
+    assert "feed went away: 48 times more" in heard.of("svc")
+    assert "error: disk full" in heard.of("svc")
     assert "quiet news" not in heard.of("svc")
 
 
