@@ -10,18 +10,20 @@ from pathlib import Path
 
 _LOUD = frozenset({"warning", "error", "critical"})
 _HIDDEN = frozenset(
-    {
+    [
         "timestamp",
         "level",
         "event",
         "service",
         "version",
+        "module",
         "logger",
         "trace_id",
         "span_id",
+        "message_id",
         "exception",
         "stack",
-    }
+    ]
 )
 _MAX_TEXT = 240
 _MAX_CHUNK = 256 * 1024
