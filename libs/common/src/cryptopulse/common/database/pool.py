@@ -163,7 +163,7 @@ class Database:
             await asyncio.wait_for(pool.close(), 3.0)
         except Exception:
             pool.terminate()
-        self._note(Check(ok=False, detail="closed"))
+        self._check = Check(ok=False, detail="closed")
 
     async def _acquire(self, pool: Any) -> Any:
         self._waiting += 1
