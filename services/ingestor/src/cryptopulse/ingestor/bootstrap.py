@@ -123,7 +123,7 @@ async def build(settings: Settings, runtime: Runtime) -> AsyncIterator[None]:
 
 
 def _urls(settings: Settings) -> dict[str, tuple[str, str]]:
-    return {
+    return settings.venue_urls | {
         "binance": (settings.binance_api_url, settings.binance_ws_url),
         "coinbase": (settings.coinbase_api_url, settings.coinbase_ws_url),
     }

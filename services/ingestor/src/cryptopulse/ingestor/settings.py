@@ -34,6 +34,8 @@ class Settings(ServiceSettings):
     """Coinbase's REST; empty: that of the dialect."""
     coinbase_ws_url: str = ""
     """Coinbase's socket; empty: that of the dialect."""
+    venue_urls: dict[str, tuple[str, str]] = Field(default_factory=dict)
+    """Addresses of further venues, JSON: venue -> [REST, socket]; what is not named uses the venue's own."""
     coingecko_api_url: str = "https://api.coingecko.com/api/v3"
     """CoinGecko's REST."""
     coingecko_api_key: SecretStr = SecretStr("")

@@ -9,6 +9,9 @@ from typing import Final
 from cryptopulse.common.clock import Clock
 from cryptopulse.ingestor.adapters.binance.feed import BinanceFeed
 from cryptopulse.ingestor.adapters.coinbase.feed import CoinbaseFeed
+from cryptopulse.ingestor.adapters.coinbase_exchange.feed import CoinbaseExchangeFeed
+from cryptopulse.ingestor.adapters.kraken import feed as kraken
+from cryptopulse.ingestor.adapters.kraken.feed import KrakenFeed
 from cryptopulse.ingestor.adapters.rest import VenueHttp
 from cryptopulse.ingestor.application.ports import Quota, Venue
 
@@ -40,10 +43,21 @@ def _binance(parts: Parts) -> Venue:
 
 
 def _coinbase(parts: Parts) -> Venue:
+    if parts.dialects.get("coinbase") == "exchange":
+        return CoinbaseExchangeFeed(
+            parts.http("coinbase"), parts.ws_url("coinbase"), parts.quota, parts.clock
+        )
     return CoinbaseFeed(parts.http("coinbase"), parts.ws_url("coinbase"), parts.quota, parts.clock)
+
+
+def _kraken(parts: Parts) -> Venue:
+    return KrakenFeed(
+        parts.http("kraken", kraken.REST_URL), parts.ws_url("kraken", kraken.WS_URL), parts.quota, parts.clock
+    )
 
 
 VENUES: Final[dict[str, Callable[[Parts], Venue]]] = {
     "binance": _binance,
     "coinbase": _coinbase,
+    "kraken": _kraken,
 }

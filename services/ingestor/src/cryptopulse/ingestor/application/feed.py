@@ -20,6 +20,7 @@ from cryptopulse.ingestor.application.connections import Connections
 from cryptopulse.ingestor.application.ingest import Ingest
 from cryptopulse.ingestor.application.ports import LastIds, Lease, Quota, Sockets, Venue
 from cryptopulse.ingestor.application.repair import Repair
+from cryptopulse.ingestor.application.silence import SilenceWatch
 from cryptopulse.ingestor.domain.clock_offset import ClockOffset
 from cryptopulse.ingestor.domain.ordering import Gap
 
@@ -84,6 +85,7 @@ class VenueFeed:
         self._hinted: dict[str, tuple[int, float]] = {}
         self._due = {"status": 0.0, "save": 0.0, "lease": 0.0}
         self._repair = Repair(venue, ingest, clock, self._to_native, on_loss=self._lost)
+        self._silence = SilenceWatch(venue, ingest, clock, self._to_native, self._repair.begin)
         self._connections = Connections(
             venue,
             ingest,
@@ -96,7 +98,11 @@ class VenueFeed:
 
     async def run(self, beat: Callable[[], None]) -> None:
         """Serve until cancelled."""
-        catalogue = asyncio.create_task(self._keep_catalogue(), name=f"catalogue {self.venue.name}")
+        name = self.venue.name
+        helpers = [
+            asyncio.create_task(self._keep_catalogue(), name=f"catalogue {name}"),
+            asyncio.create_task(self._keep_watch(), name=f"silence {name}"),
+        ]
         try:
             while True:
                 beat()
@@ -112,8 +118,9 @@ class VenueFeed:
                     await self._publish_status()
                 await asyncio.sleep(TICK_SECONDS)
         finally:
-            catalogue.cancel()
-            await asyncio.gather(catalogue, return_exceptions=True)
+            for helper in helpers:
+                helper.cancel()
+            await asyncio.gather(*helpers, return_exceptions=True)
 
     async def pause(self) -> None:
         """Close the sockets; the ids are kept, so that `resume` repairs the pause."""
@@ -249,6 +256,21 @@ class VenueFeed:
         if self.active and not self.paused and followed:
             await self._connections.wanted([instrument.native for instrument in followed])
             self._on_followed(self.venue.name, [instrument.symbol for instrument in followed])
+
+    async def _keep_watch(self) -> None:
+        while True:
+            await asyncio.sleep(1.0)
+            if not self.is_live or not self.active or self.paused:
+                self._silence.reset()
+                continue
+            try:
+                symbol = await self._silence.tick()
+                native = self._to_native.get(symbol or "", "")
+                connection = self._connections.serving(native)
+                if connection is not None:
+                    await connection.resubscribe(native)
+            except Exception:
+                log.exception("silence watch: unexpected", venue=self.venue.name)
 
     # --- ids -----------------------------------------------------------------------------------------------------
 

@@ -12,6 +12,7 @@ from cryptopulse.common.contracts.catalogue import Coin, Instrument
 from cryptopulse.common.contracts.feeds import BudgetStatus
 from cryptopulse.common.contracts.intervals import Interval
 from cryptopulse.common.contracts.ticks import ReferencePrice, Trade
+from cryptopulse.ingestor.domain.ordering import Gap
 from cryptopulse.ingestor.domain.output import Output
 from cryptopulse.ingestor.domain.quota import PoolRule, Priority
 
@@ -99,8 +100,8 @@ class Venue(Protocol):
         """24 h volume in quote units by canonical symbol, for `top:n`."""
         ...
 
-    async def trades(self, native: str, symbol: str, first_id: int, last_id: int) -> list[Trade]:
-        """Trades with these ids that the venue still has, ascending; fewer when some are gone."""
+    async def trades(self, native: str, gap: Gap) -> list[Trade]:
+        """What the venue still has of a gap, ascending by id; fewer when some are gone. The gap's times are the venue's."""
         ...
 
     async def candles(

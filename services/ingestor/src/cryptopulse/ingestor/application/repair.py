@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Final
 
 from cryptopulse.common.clock import Clock
@@ -106,7 +107,7 @@ class Repair:
         next_id = gap.first_id
         for attempt in range(ATTEMPTS):
             try:
-                page = await self._venue.trades(native, gap.symbol, next_id, gap.last_id)
+                page = await self._venue.trades(native, replace(gap, first_id=next_id))
             except UpstreamUnavailable as error:
                 await asyncio.sleep(min(error.retry_after_seconds or 0.5 * 2**attempt, REPAIR_SECONDS))
                 continue

@@ -20,6 +20,7 @@ from cryptopulse.ingestor.adapters.binance import parse
 from cryptopulse.ingestor.adapters.rest import VenueHttp
 from cryptopulse.ingestor.application.ports import ConnectionRules, Quota
 from cryptopulse.ingestor.domain.numbers import exact
+from cryptopulse.ingestor.domain.ordering import Gap
 from cryptopulse.ingestor.domain.output import Output
 from cryptopulse.ingestor.domain.quota import PoolRule, Priority
 
@@ -102,14 +103,14 @@ class BinanceFeed:
         )
         return {natives[row.symbol]: exact(row.quote_volume) for row in rows if row.symbol in natives}
 
-    async def trades(self, native: str, symbol: str, first_id: int, last_id: int) -> list[Trade]:
+    async def trades(self, native: str, gap: Gap) -> list[Trade]:
         found: list[Trade] = []
-        next_id = first_id
-        while next_id <= last_id:
+        next_id = gap.first_id
+        while next_id <= gap.last_id:
             page = await self._trade_page(
-                native, symbol, next_id, min(TRADES_PER_PAGE, last_id - next_id + 1)
+                native, gap.symbol, next_id, min(TRADES_PER_PAGE, gap.last_id - next_id + 1)
             )
-            fresh = [trade for trade in page if next_id <= trade.trade_id <= last_id]
+            fresh = [trade for trade in page if next_id <= trade.trade_id <= gap.last_id]
             if not fresh:
                 break
             found += fresh

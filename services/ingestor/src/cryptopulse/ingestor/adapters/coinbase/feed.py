@@ -20,12 +20,14 @@ from cryptopulse.ingestor.adapters.coinbase import parse
 from cryptopulse.ingestor.adapters.rest import VenueHttp
 from cryptopulse.ingestor.application.ports import ConnectionRules, Quota
 from cryptopulse.ingestor.domain.numbers import exact
+from cryptopulse.ingestor.domain.ordering import Gap
 from cryptopulse.ingestor.domain.output import Output
 from cryptopulse.ingestor.domain.quota import PoolRule, Priority
 
 CHANNELS: Final = ("market_trades", "ticker")
 PRODUCTS_PER_MESSAGE: Final = 100
 TRADES_PER_PAGE: Final = 1_000
+PAGES_BACK: Final = 12
 GRANULARITY: Final[dict[Interval, str]] = {
     "1m": "ONE_MINUTE",
     "5m": "FIVE_MINUTE",
@@ -101,20 +103,28 @@ class CoinbaseFeed:
             if row.product_id in listed and row.approximate_quote_24h_volume
         }
 
-    async def trades(self, native: str, symbol: str, first_id: int, last_id: int) -> list[Trade]:
-        """The venue has no cursor by id here: the newest trades before a time are asked for, going back."""
-        received = self._clock.now_us()
-        answer = await self._http.get(
-            f"/market/products/{native}/ticker",
-            wire.RecentTrades,
-            priority=Priority.REPAIR,
-            params={"limit": TRADES_PER_PAGE},
-        )
-        try:
-            found = [parse.trade_of(row, symbol, received) for row in answer.trades]
-        except ValueRefusedError as error:
-            raise UpstreamUnavailable(f"{self.name}: trades of {native}: {error}") from error
-        return sorted((t for t in found if first_id <= t.trade_id <= last_id), key=lambda t: t.trade_id)
+    async def trades(self, native: str, gap: Gap) -> list[Trade]:
+        """The venue has no cursor by id here: pages of the newest trades before a time, going back to the first one."""
+        found: dict[int, Trade] = {}
+        end = gap.to_us // 1_000_000 + 2
+        for _ in range(PAGES_BACK):
+            received = self._clock.now_us()
+            answer = await self._http.get(
+                f"/market/products/{native}/ticker",
+                wire.RecentTrades,
+                priority=Priority.REPAIR,
+                params={"limit": TRADES_PER_PAGE, "end": end},
+            )
+            try:
+                page = [parse.trade_of(row, gap.symbol, received) for row in answer.trades]
+            except ValueRefusedError as error:
+                raise UpstreamUnavailable(f"{self.name}: trades of {native}: {error}") from error
+            known = len(found)
+            found.update((t.trade_id, t) for t in page)
+            if not page or len(found) == known or min(found) <= gap.first_id:
+                break
+            end = min(t.event_us for t in page) // 1_000_000 + 1
+        return [found[n] for n in sorted(found) if gap.first_id <= n <= gap.last_id]
 
     async def candles(
         self, native: str, symbol: str, interval: Interval, from_ms: int, to_ms: int

@@ -1,0 +1,1 @@
+"""Kraken spot: WebSocket v2 trades and tickers, asset pairs, OHLC, trades since a time."""
