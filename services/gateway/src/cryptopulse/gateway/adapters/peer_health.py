@@ -41,8 +41,8 @@ class PeerHealth:
 
 def _failing(body: bytes) -> str:
     try:
-        checks = orjson.loads(body).get("checks", {})
-        names = sorted(name for name, check in checks.items() if not check.get("ok"))
+        found = orjson.loads(body).get("dependencies", {})
+        names = sorted(name for name, check in found.items() if check.get("state") != "up")
     except (orjson.JSONDecodeError, AttributeError):
         return "not ready"
     return f"not ready: {', '.join(names)}" if names else "not ready"

@@ -82,8 +82,8 @@ async def get_health(use: UseCases, _call: Call) -> Response:
     """Sums up this gateway and the services behind it."""
     own_ok, own = await use.readiness()
     checks: dict[str, dict[str, Any]] = {
-        name: {"ok": bool(found.get("ok")), "detail": str(found.get("detail", ""))}
-        for name, found in own.get("checks", {}).items()
+        name: {"ok": found.get("state") == "up", "detail": str(found.get("detail", ""))}
+        for name, found in own.get("dependencies", {}).items()
     }
     for service in PEER_SERVICES:
         checks[service] = use.peers.get(service) or {"ok": False, "detail": "not asked yet"}
