@@ -50,7 +50,7 @@ WHERE excluded.epoch >= c.epoch
        excluded.trades, excluded.taker_buy_volume, excluded.complete)
       IS DISTINCT FROM (c.open, c.high, c.low, c.close, c.volume, c.quote_volume, c.trades, c.taker_buy_volume,
        c.complete)
-RETURNING series_id, bar_interval, open_time, revision, (xmax <> 0) AS corrected
+RETURNING series_id, bar_interval, open_time, revision
 """
 
 
@@ -102,7 +102,7 @@ class CandleRepository:
                     by_place[answer["series_id"], answer["bar_interval"], answer["open_time"]],
                     answer["revision"],
                 ),
-                corrected=answer["corrected"],
+                corrected=answer["revision"] > 0,
             )
             for answer in answers
         ]

@@ -33,13 +33,13 @@ class RedisLatestReader:
         """The forming bar of a series."""
         async with store_errors():
             packed = await self._redis.hget(keys.forming(symbol, source), interval)
-        return None if packed is None else _candle.decode(packed)
+        return None if packed is None else _candle.decode(_bytes(packed))
 
     async def values(self, symbol: str, source: str, interval: Interval) -> IndicatorUpdate | None:
         """The newest indicator values of a live series."""
         async with store_errors():
             packed = await self._redis.hget(keys.indicators(symbol, source), interval)
-        return None if packed is None else _values.decode(packed)
+        return None if packed is None else _values.decode(_bytes(packed))
 
     async def price(self, symbol: str, source: str) -> PriceUpdate | None:
         """The newest price of a symbol from a source."""
@@ -56,7 +56,7 @@ class RedisLatestReader:
         ]
         async with store_errors():
             packed = await self._redis.mget(names)
-        return [None if one is None else _price.decode(one) for one in packed]
+        return [None if one is None else _price.decode(_bytes(one)) for one in packed]
 
     async def references(self, coin_ids: Sequence[str]) -> list[ReferencePrice | None]:
         """Reference prices of coins, in the order asked for."""
@@ -64,13 +64,13 @@ class RedisLatestReader:
             return []
         async with store_errors():
             packed = await self._redis.mget([keys.coin_price(coin_id) for coin_id in coin_ids])
-        return [None if one is None else _reference.decode(one) for one in packed]
+        return [None if one is None else _reference.decode(_bytes(one)) for one in packed]
 
     async def signals(self) -> list[Signal]:
         """The newest signals, newest first."""
         async with store_errors():
             packed = await self._redis.lrange(keys.SIGNALS, 0, -1)
-        return [_signal.decode(one) for one in packed]
+        return [_signal.decode(_bytes(one)) for one in packed]
 
     async def all_values(self, symbols: Sequence[str], interval: Interval) -> dict[str, IndicatorUpdate]:
         """Newest consolidated values of many symbols at one interval, by symbol."""
@@ -81,7 +81,7 @@ class RedisLatestReader:
                 pipe.hget(keys.indicators(symbol, CONSOLIDATED), interval)
             answers = await pipe.execute()
         return {
-            symbol: _values.decode(packed)
+            symbol: _values.decode(_bytes(packed))
             for symbol, packed in zip(symbols, answers, strict=True)
             if packed is not None
         }
@@ -89,10 +89,15 @@ class RedisLatestReader:
     async def catalogue(self) -> bytes | None:
         """The catalogue's projection, encoded."""
         async with store_errors():
-            found: bytes | None = await self._redis.get(keys.CATALOGUE)
-        return found
+            found = await self._redis.get(keys.CATALOGUE)
+        return None if found is None else _bytes(found)
 
     async def catalogue_version(self) -> int:
         """Rises with every change of the catalogue."""
         async with store_errors():
             return int(await self._redis.get(keys.CATALOGUE_VERSION) or 0)
+
+
+def _bytes(value: bytes | str) -> bytes:
+    """Answers are bytes; the client's types allow text as well."""
+    return value.encode() if isinstance(value, str) else value

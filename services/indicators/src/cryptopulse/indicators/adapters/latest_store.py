@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
 
 import msgspec
 from redis.asyncio import Redis
@@ -63,7 +63,7 @@ class RedisLatestStore:
                     candle
                 )
             for key, fields in bars.items():
-                pipe.hset(key, mapping={**fields})
+                pipe.hset(key, mapping=_fields(fields))
                 pipe.expire(key, FORMING_TTL_SECONDS)
             found: dict[str, dict[str, bytes]] = {}
             for value in values:
@@ -71,7 +71,7 @@ class RedisLatestStore:
                     value
                 )
             for key, fields in found.items():
-                pipe.hset(key, mapping={**fields})
+                pipe.hset(key, mapping=_fields(fields))
                 pipe.expire(key, VALUES_TTL_SECONDS)
             for reference in references:
                 pipe.set(keys.coin_price(reference.coin_id), _encode(reference), ex=keys.PRICE_TTL_SECONDS)
@@ -108,7 +108,7 @@ class RedisLatestStore:
         async with store_errors(), self._redis.pipeline(transaction=False) as pipe:
             for start in range(0, len(names), SERIES_CHUNK):
                 part = {name: states[name] for name in names[start : start + SERIES_CHUNK]}
-                pipe.hset(key, mapping={**part})
+                pipe.hset(key, mapping=_fields(part))
             await pipe.execute()
 
     async def load_series(self, shard: int) -> dict[str, bytes]:
@@ -124,3 +124,8 @@ def _text(value: bytes | str) -> str:
 
 def _bytes(value: bytes | str) -> bytes:
     return value.encode() if isinstance(value, str) else value
+
+
+def _fields(fields: Mapping[str, bytes]) -> dict[Any, Any]:
+    """As the client's signature takes them: its key type is invariant."""
+    return dict(fields)

@@ -214,8 +214,7 @@ class ShardWorker:
             if key[0] in waiting or self.market.state.unsaved:
                 continue
             for values in await self.book.rebuild(key):
-                if values.revision or key[2] != "1m":
-                    self._final(values)
+                self._final(values)
             rebuilt_total.inc()
             await asyncio.sleep(0)
 

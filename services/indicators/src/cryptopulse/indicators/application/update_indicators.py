@@ -188,7 +188,8 @@ class IndicatorBook:
             if core.last_open is not None and bar.open_time <= core.last_open:
                 continue
             values = core.commit(point_of(bar, interval, core.scale))
-            if changed_from is not None and bar.open_time >= changed_from:
+            waited = bar.open_time in {one.open_time for one in live.backlog}
+            if waited or (changed_from is not None and bar.open_time >= changed_from):
                 updates.append(
                     self._update(
                         key,

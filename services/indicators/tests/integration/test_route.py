@@ -1,0 +1,243 @@
+"""Ticks to prices, candles, indicators and answers, on real servers."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from decimal import Decimal
+from typing import Any
+
+import msgspec
+
+from cryptopulse.common.bus.protocols import Delivery
+from cryptopulse.common.cache import keys
+from cryptopulse.common.contracts.candles import Candle
+from cryptopulse.common.contracts.prices import PriceUpdate
+from cryptopulse.common.contracts.topics import CANDLES, INDICATORS, PRICES, Queue
+
+
+async def until(check: Any, seconds: float = 15.0) -> Any:
+    deadline = time.monotonic() + seconds
+    failure: Exception | None = None
+    while time.monotonic() < deadline:
+        try:
+            found = await check()
+            if found:
+                return found
+        except (AssertionError, KeyError, IndexError) as error:
+            failure = error
+        await asyncio.sleep(0.1)
+    raise TimeoutError(f"not within {seconds} s: {failure}")
+
+
+async def test_refusals_come_first(replica: Any, api: Any) -> None:
+    import httpx
+
+    async with httpx.AsyncClient(base_url=replica.url) as bare:
+        assert (await bare.get("/prices/BTC")).status_code == 401
+    assert await api.status("/prices/NOSUCHCOIN") == 404
+    assert await api.status("/candles/NOSUCHCOIN") == 404
+
+
+async def test_a_tick_becomes_a_price_a_candle_and_indicators(
+    api: Any, feed: Any, bus: Any, redis: Any
+) -> None:
+    got: dict[str, list[Any]] = {"prices": [], "candles": [], "values": []}
+
+    def keep(name: str) -> Any:
+        async def handle(delivery: Delivery) -> None:
+            got[name].append(delivery.message)
+
+        return handle
+
+    await bus.subscribe(
+        Queue(consumer="t", topic=PRICES, bindings=("price.BTC-USD",), exclusive=True), keep("prices")
+    )
+    await bus.subscribe(
+        Queue(consumer="t", topic=CANDLES, bindings=("candle.1m.BTC-USDT",), exclusive=True), keep("candles")
+    )
+    await bus.subscribe(
+        Queue(consumer="t", topic=INDICATORS, bindings=("indicator.1m.BTC-USDT",), exclusive=True),
+        keep("values"),
+    )
+    await feed.catalogue()
+    await asyncio.sleep(0.5)
+    await feed.send(feed.trade("USDT-USD", 0, "0.999", venue="coinbase"), venue="coinbase", simulated=True)
+    await asyncio.sleep(0.5)
+    for minute in range(4):
+        await feed.send(
+            *[
+                feed.trade("BTC-USDT", minute * 60_000 + k * 100, f"{60000 + minute * 10 + k}", "0.25")
+                for k in range(20)
+            ],
+            simulated=True,
+        )
+
+    async def priced() -> Any:
+        body = await api.get("/prices/BTC")
+        assert Decimal(body["price"]) == Decimal("60049") * Decimal("0.999")
+        return body
+
+    body = await until(priced)
+    assert body["symbol"] == "BTC-USD"
+    assert body["source"] == "consolidated"
+    assert body["status"] == "single"
+    assert body["simulated"] is True
+    assert body["stale"] is False
+    assert body["sources_used"] == ["binance:BTC-USDT"]
+    venue = await api.get("/prices/btcusdt", source="binance")
+    assert (venue["price"], venue["source"]) == ("60049", "binance")
+    packed = await redis.get(keys.venue_price("BTC-USDT", "binance"))
+    assert msgspec.msgpack.decode(packed, type=PriceUpdate).price == Decimal(60049)
+
+    async def stored() -> Any:
+        page = await api.get("/candles/BTC-USDT", interval="1m", source="binance")
+        assert len([row for row in page["data"] if row["closed"]]) >= 3
+        return page
+
+    page = await until(stored)
+    second = page["data"][1]
+    assert (second["open"], second["high"], second["low"], second["close"]) == (
+        "60010",
+        "60029",
+        "60010",
+        "60029",
+    )
+    assert (second["volume"], second["trades"], second["taker_buy_volume"]) == ("5", 20, "5")
+    assert second["quote_volume"] == str(
+        sum(Decimal(60010 + k) * Decimal("0.25") for k in range(20)).normalize()
+    )
+    assert second["complete"] is True
+    assert second["open_time"] == feed.start_us // 1000 + 60_000
+
+    async def valued() -> Any:
+        values = await api.get("/indicators/BTC", interval="1m", names="sma_20,rsi,macd,change")
+        assert "rsi_14" in values["values"]
+        return values
+
+    values = await until(valued)
+    assert values["closed"] in (True, False)
+    assert values["values"]["sma_20"] is None or values["warmup"]["have"] >= 20
+    history = await api.get("/prices/BTC/history", interval="1m")
+    assert history["data"]
+    assert got["prices"]
+    assert any(update.symbol == "BTC-USD" for batch in got["prices"] for update in batch.prices)
+    closed = [
+        c
+        for batch in got["candles"]
+        for c in batch.candles
+        if c.source == "binance" and c.symbol == "BTC-USDT"
+    ]
+    opens = [c.open_time for c in closed if c.revision == 0]
+    assert len(opens) == len(set(opens)) >= 3
+
+    async def finals() -> Any:
+        updates = [u for batch in got["values"] for u in batch.updates if u.symbol == "BTC-USDT"]
+        places = [(u.open_time, u.revision) for u in updates]
+        assert len(places) == len(set(places)) >= 3
+        return all(update.closed for update in updates)
+
+    await until(finals)
+
+
+def bars(
+    symbol: str, interval: Any, start_ms: int, count: int, step: int, venue: str = "binance"
+) -> list[Candle]:
+    found = []
+    for index in range(count):
+        price = Decimal(1000) + Decimal((index * 7919) % 101) / 10
+        found.append(
+            Candle(
+                symbol,
+                venue,
+                interval,
+                start_ms + index * step,
+                price,
+                price + 2,
+                price - 2,
+                price + 1,
+                Decimal("3.5"),
+                Decimal("3.5") * price,
+                10,
+                Decimal("1.5"),
+            )  # fmt: skip
+        )
+    return found
+
+
+async def test_history_is_stored_derived_merged_and_the_live_series_rest_on_it(api: Any, feed: Any) -> None:
+    await feed.catalogue()
+    await asyncio.sleep(0.5)
+    now_minute = feed.start_us // 1000
+    start = now_minute - 700 * 60_000
+    await feed.send(feed.trade("ETH-USD", 0, "1001", venue="coinbase"), venue="coinbase")
+    await feed.history("ETH-USD", "1m", bars("ETH-USD", "1m", start, 700, 60_000, "coinbase"), "coinbase")
+
+    async def merged() -> Any:
+        page = await api.get("/candles/ETH", interval="5m", limit=1000)
+        rows = [row for row in page["data"] if row["closed"] and row["complete"]]
+        assert len(rows) >= 138
+        return rows
+
+    rows = await until(merged)
+    minutes = (await api.get("/candles/ETH-USD", interval="1m", source="coinbase", limit=1000))["data"]
+    by_time = {row["open_time"]: row for row in minutes}
+    five = rows[10]
+    parts = [by_time[five["open_time"] + k * 60_000] for k in range(5)]
+    assert Decimal(five["volume"]) == sum(Decimal(part["volume"]) for part in parts)
+    assert five["open"] == parts[0]["open"]
+    assert five["close"] == parts[-1]["close"]
+
+    async def warm() -> Any:
+        values = await api.get("/indicators/ETH", interval="1m")
+        assert values["warmup"]["have"] >= 700
+        assert values["values"]["sma_200"] is not None
+        return values
+
+    await until(warm)
+    first = await api.get(
+        "/candles/ETH-USD", interval="1m", source="coinbase", **{"from": start, "limit": 300}
+    )
+    assert len(first["data"]) == 300
+    assert first["data"][0]["open_time"] == start
+    second = await api.get(
+        "/candles/ETH-USD",
+        interval="1m",
+        source="coinbase",
+        **{"from": start, "limit": 300, "cursor": first["next_cursor"]},
+    )
+    assert second["data"][0]["open_time"] == start + 300 * 60_000
+    rsi = await api.get("/indicators/ETH-USD/rsi/history", interval="1m", source="coinbase", limit=50)
+    assert len(rsi["data"]) == 50
+    assert all(0 <= point["values"]["rsi_14"] <= 100 for point in rsi["data"])
+    custom = await api.get("/indicators/ETH-USD", interval="1m", names="rsi", **{"rsi.period": 7})
+    assert list(custom["values"]) == ["rsi_7"]
+    assert await api.status("/indicators/ETH-USD", interval="1m", names="rsi", **{"rsi.period": 9999}) == 422
+    assert await api.status("/indicators/ETH-USD", interval="1m", names="nonsense") == 422
+
+
+async def test_coins_symbols_and_fallback_prices(api: Any, feed: Any) -> None:
+    await feed.catalogue()
+    await feed.reference("dogwifcoin", "WIF", "2.5")
+
+    async def known() -> Any:
+        found = await api.get("/coins/search", q="btc")
+        assert [coin["id"] for coin in found["coins"]] == ["bitcoin", "batcat"]
+        return found
+
+    await until(known)
+    symbols = await api.get("/symbols", quote="USDT")
+    assert [row["symbol"] for row in symbols["data"]] == ["BTC-USDT", "ETH-USDT", "USDC-USDT"]
+    one = await api.get("/symbols/bitcoin")
+    assert (one["symbol"], one["coin_id"], one["name"]) == ("BTC-USD", "bitcoin", "Bitcoin")
+
+    async def priced() -> Any:
+        found = await api.get("/coins", ids="dogwifcoin,bitcoin,nonsense")
+        assert found["prices"]["dogwifcoin"]["current_price"] == "2.5"
+        assert found["prices"]["dogwifcoin"]["status"] == "fallback"
+        assert found["unknown"] == ["nonsense"]
+        return found
+
+    await until(priced)
+    fallback = await api.get("/prices/dogwifcoin")
+    assert (fallback["price"], fallback["status"], fallback["source"]) == ("2.5", "fallback", "coingecko")
