@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
@@ -33,6 +33,29 @@ class RuleRow:
     armed_at: datetime
     created_at: datetime
     updated_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class NewRule:
+    """A rule to be stored."""
+
+    id: str
+    definition: RuleDefinition
+    webhook_ids: list[str]
+    expires_at: datetime | None
+    created_price: Decimal | None
+    runtime: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class NewWebhook:
+    """An endpoint to be stored."""
+
+    id: str
+    url: str
+    description: str | None
+    event_types: list[str]
+    secret: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,4 +211,116 @@ class WebhookSender(Protocol):
 
     async def post(self, url: str, body: bytes, headers: dict[str, str]) -> Answer:
         """One attempt, on a fresh connection to an address that was checked for it. Never raises for what the far side does."""
+        ...
+
+
+class RuleRepository(Protocol):
+    """Rules and events of a user; everything not his is `NotFound`, exactly like what is not there."""
+
+    async def create(self, user_id: str, tier: str, rule: NewRule, *, cap: int) -> RuleRow:
+        """Store a rule. Raises `LimitExceeded` at `cap` open ones, `Invalid` for a webhook that is not his."""
+        ...
+
+    async def get(self, user_id: str, rule_id: str) -> RuleRow:
+        """One rule."""
+        ...
+
+    async def page(
+        self, user_id: str, *, state: str | None, symbol: str | None, kind: str | None,
+        before: tuple[datetime, str] | None, limit: int,
+    ) -> list[RuleRow]:  # fmt: skip
+        """Newest first."""
+        ...
+
+    async def replace(self, user_id: str, rule: RuleRow, *, expected: int | None, rearm: bool) -> RuleRow:
+        """Store a changed rule over the version that was read. Raises `PreconditionFailed` when it is no longer the newest."""
+        ...
+
+    async def delete(self, user_id: str, rule_id: str, *, expected: int | None) -> None:
+        """Delete a rule with its events."""
+        ...
+
+    async def events(
+        self, user_id: str, *, rule_id: str | None, kind: str | None, since: datetime | None, unacked: bool,
+        after: tuple[datetime, str] | None, newest_first: bool, limit: int,
+    ) -> list[EventRow]:  # fmt: skip
+        """Events of a user, of one rule when it is named."""
+        ...
+
+    async def event(self, user_id: str, event_id: str) -> EventRow:
+        """One event."""
+        ...
+
+    async def acknowledge(self, user_id: str, event_id: str) -> datetime:
+        """When the event was acknowledged: now, or before."""
+        ...
+
+
+Record = Mapping[str, Any]
+
+
+class WebhookRepository(Protocol):
+    """Endpoints and deliveries of a user; everything not his is `NotFound`."""
+
+    async def create(self, user_id: str, hook: NewWebhook, *, cap: int) -> Record:
+        """Store an endpoint. Raises `Conflict` for a URL that he has, `LimitExceeded` over `cap`."""
+        ...
+
+    async def find_or_create(self, user_id: str, hook: NewWebhook, *, cap: int) -> tuple[Record, bool]:
+        """His endpoint with this URL; -> (endpoint, whether it is new)."""
+        ...
+
+    async def get(self, user_id: str, webhook_id: str) -> Record:
+        """One endpoint."""
+        ...
+
+    async def page(self, user_id: str, *, before: tuple[datetime, str] | None, limit: int) -> list[Record]:
+        """Newest first."""
+        ...
+
+    async def update(
+        self, user_id: str, webhook_id: str, *, expected: int | None, url: str | None = None,
+        description: str | None = None, event_types: list[str] | None = None, enabled: bool | None = None,
+    ) -> Record:  # fmt: skip
+        """Change what is given."""
+        ...
+
+    async def delete(self, user_id: str, webhook_id: str, *, expected: int | None) -> None:
+        """Delete an endpoint with its log."""
+        ...
+
+    async def rotate(self, user_id: str, webhook_id: str, secret: bytes, *, overlap_seconds: int) -> datetime:
+        """A new secret; -> until when the old one signs beside it."""
+        ...
+
+    async def enqueue(
+        self, user_id: str, webhook_id: str, delivery_id: str, message_id: str, kind: str, body: bytes
+    ) -> Record:
+        """A message for one endpoint. Raises `Conflict` when it is disabled."""
+        ...
+
+    async def deliveries(
+        self,
+        user_id: str,
+        webhook_id: str,
+        *,
+        status: str | None,
+        before: tuple[datetime, str] | None,
+        limit: int,
+    ) -> list[Record]:
+        """The log, newest first."""
+        ...
+
+    async def delivery(self, user_id: str, webhook_id: str, delivery_id: str) -> tuple[Record, list[Record]]:
+        """One delivery and its attempts."""
+        ...
+
+    async def replay(self, user_id: str, webhook_id: str, delivery_id: str) -> Record:
+        """Send one delivery again."""
+        ...
+
+    async def replay_range(
+        self, user_id: str, webhook_id: str, *, since: datetime, until: datetime, only_failed: bool
+    ) -> int:
+        """Send the deliveries of a range again; -> how many."""
         ...

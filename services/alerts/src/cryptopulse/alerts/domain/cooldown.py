@@ -29,6 +29,8 @@ class Runtime:
     """The reference price: at creation, or the extreme that a trailing rule follows."""
     evaluated: bool = False
     """True once an engine has taken the rule over: crossings since its creation are accounted for."""
+    fire_now: bool = False
+    """The condition held at creation, and the rule is to fire for that."""
 
     def as_json(self) -> dict[str, Any]:
         """Only what differs from the start; decimals as text."""

@@ -21,6 +21,7 @@ from cryptopulse.alerts.domain.wiring import Metric
 from cryptopulse.common.contracts.candles import Candle
 from cryptopulse.common.contracts.http.alert_conditions import NewListing, SignalCondition
 from cryptopulse.common.contracts.indicators import IndicatorUpdate, Signal
+from cryptopulse.common.contracts.intervals import next_open
 from cryptopulse.common.contracts.portfolio import PortfolioValued
 from cryptopulse.common.contracts.prices import PriceUpdate
 from cryptopulse.common.contracts.ticks import LATE, TickBatch
@@ -61,12 +62,15 @@ class ShardEngine:
         return fired
 
     def load(self, rules: Iterable[Rule], now_us: int) -> list[Firing]:
-        """`add` for many, when a shard is taken over; markets that no rule uses are forgotten."""
+        """`add` for many, when a shard is taken over."""
         fired: list[Firing] = []
         for rule in rules:
             self._roster.add(rule, now_us, fired)
-        self._registry.prune()
         return fired
+
+    def prune(self) -> None:
+        """Forget the markets that no rule uses, after all rules are loaded."""
+        self._registry.prune()
 
     def remove(self, rule_id: str) -> None:
         """Evaluate a rule no longer; unknown ids are ignored."""
@@ -196,6 +200,26 @@ class ShardEngine:
                 update.simulated,
                 fired,
             )
+        return fired
+
+    def on_bar_prices(self, candle: Candle, *, opening: bool = False) -> list[Firing]:
+        """A closed bar in place of its trades (dry runs): its way through low and high, then its close and volume, then time.
+
+        With `opening` only its opening price is taken. Times are the bar's own.
+        """
+        fired: list[Firing] = []
+        market = self._registry.markets.get((candle.symbol, candle.source))
+        at_us = candle.open_time * 1000
+        end_us = next_open(candle.open_time, candle.interval) * 1000
+        if market is not None:
+            points = (
+                (candle.open,) if opening else path(market.index.value, candle.low, candle.high, candle.close)
+            )
+            for part, price in enumerate(points):
+                self._step(market, price, at_us, at_us, at_us, f".{part}", candle.simulated, fired)
+        if not opening:
+            fired += self.on_candle(candle, end_us)
+            fired += self.on_time(end_us)
         return fired
 
     def _note_hole(self, market: Market, to_us: int, price: Decimal) -> None:

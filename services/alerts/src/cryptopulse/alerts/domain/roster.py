@@ -205,6 +205,10 @@ class Roster:
         cause = Cause(
             now_us, now_us, f"armed:{rule.armed_ms}", rule.definition.symbol or "", rule.definition.source
         )
+        if rule.runtime.fire_now:
+            rule.runtime.fire_now = False
+            self.collect(rule.enter(cause, rule.created_price, None, "none"), attachment, fired)
+            return
         if attachment.is_composite or (rule.tracks_end and not fresh):
             if truth and known is False:
                 self.collect(rule.enter(cause, None, None, "none"), attachment, fired)

@@ -99,7 +99,7 @@ CREATE TABLE deliveries (
     UNIQUE (webhook_id, message_id),
     CONSTRAINT deliveries_status CHECK (status IN ('pending', 'delivering', 'delivered', 'failed', 'exhausted', 'cancelled'))
 );
-CREATE INDEX deliveries_due ON deliveries (next_attempt_at) WHERE status IN ('pending', 'delivering');
+CREATE INDEX deliveries_due ON deliveries (webhook_id, next_attempt_at) WHERE status IN ('pending', 'delivering');
 CREATE INDEX deliveries_of_webhook ON deliveries (webhook_id, created_at DESC, id DESC);
 CREATE INDEX deliveries_finished ON deliveries (finished_at) WHERE finished_at IS NOT NULL;
 

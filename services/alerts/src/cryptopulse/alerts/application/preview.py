@@ -1,0 +1,119 @@
+"""Dry runs: is a rule valid, does it hold now, and when would it have fired on stored candles."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from datetime import UTC, datetime
+from typing import Final
+
+from cryptopulse.alerts.application.manage_rules import RuleManager
+from cryptopulse.alerts.application.ports import CandleReader
+from cryptopulse.alerts.domain.definition import RuleDefinition, source_of_leaf, symbol_of_leaf
+from cryptopulse.alerts.domain.dry_run import dry_run
+from cryptopulse.common.clock import Clock
+from cryptopulse.common.contracts.http.alert_conditions import (
+    Leaf,
+    PctChange,
+    PriceRange,
+    PriceThreshold,
+    Trailing,
+    VolumeSpike,
+)
+from cryptopulse.common.contracts.http.alerts import (
+    DryRunRequest,
+    PreviewFiring,
+    PreviewResult,
+    ValidateResult,
+)
+from cryptopulse.common.contracts.intervals import DAY_MS, length_ms, open_time
+from cryptopulse.common.errors import FieldError, Invalid
+
+SHOWN: Final = 200
+CONCURRENT: Final = 1
+
+
+class Preview:
+    """Use cases of dry runs. At most one is computed at a time: it is pure arithmetic and would starve the evaluation."""
+
+    def __init__(self, rules: RuleManager, candles: CandleReader, clock: Clock) -> None:
+        self._rules = rules
+        self._candles = candles
+        self._clock = clock
+        self._turn = asyncio.Semaphore(CONCURRENT)
+
+    async def validate(self, user_id: str, body: DryRunRequest) -> ValidateResult:
+        """What creating it would answer, and what is worth a second thought. Raises `Invalid` as creating would."""
+        definition = await self._rules.definition(body)
+        standing = await self._rules.standing(user_id, definition)
+        warnings = []
+        if standing.true and not body.fire_if_true_now:
+            warnings.append("The condition holds already: it fires when it becomes true again.")
+        if standing.price is None and definition.symbol is not None:
+            warnings.append("No price of this market is known at the moment.")
+        if definition.trigger == "every_cross" and definition.hysteresis is None:
+            warnings.append("every_cross without hysteresis fires at each swing around the threshold.")
+        return ValidateResult(
+            valid=True,
+            symbol=definition.symbol,
+            currently_true=standing.true,
+            price=standing.price,
+            warnings=warnings,
+        )
+
+    async def preview(self, user_id: str, body: DryRunRequest) -> PreviewResult:
+        """The firings over the last `days`. Raises `Invalid` for conditions that candles do not tell."""
+        started = time.perf_counter()
+        definition = await self._rules.definition(body)
+        symbol, source, interval = _series(definition)
+        to_ms = open_time(self._clock.now_ms(), interval)
+        from_ms = to_ms - body.days * DAY_MS
+        candles = await self._candles.candles(symbol, source, interval, from_ms, to_ms)
+        async with self._turn:
+            firings = await asyncio.to_thread(dry_run, definition, candles, user_id)
+        standing = await self._rules.standing(user_id, definition)
+        expected = (to_ms - from_ms) // length_ms(interval)
+        return PreviewResult(
+            symbol=symbol,
+            interval=interval,
+            from_=datetime.fromtimestamp(from_ms / 1000, UTC),
+            to=datetime.fromtimestamp(to_ms / 1000, UTC),
+            candles=len(candles),
+            count=len(firings),
+            firings=[
+                PreviewFiring(
+                    at=datetime.fromtimestamp(firing.at_ms / 1000, UTC),
+                    price=firing.price,
+                    direction=firing.direction,
+                )
+                for firing in firings[-SHOWN:]
+            ],
+            currently_true=standing.true,
+            complete=len(candles) >= expected and all(candle.complete for candle in candles),
+            took_ms=round((time.perf_counter() - started) * 1000, 1),
+        )
+
+
+def _series(definition: RuleDefinition) -> tuple[str, str, str]:
+    """The candles that a rule is tried on: one market; bars of volume rules are their own."""
+    leaves: list[Leaf] = definition.leaves
+    if not all(
+        isinstance(leaf, (PriceThreshold, PriceRange, PctChange, Trailing, VolumeSpike)) for leaf in leaves
+    ):
+        raise Invalid(
+            "Only conditions on prices and volumes can be previewed on candles.",
+            code="no-preview",
+            errors=(
+                FieldError(
+                    "/condition/type", "no-preview", "use a price, change, trailing or volume condition"
+                ),
+            ),
+        )
+    markets = {(symbol_of_leaf(leaf, definition), source_of_leaf(leaf, definition)) for leaf in leaves}
+    intervals = {leaf.interval for leaf in leaves if isinstance(leaf, VolumeSpike)}
+    if definition.trigger == "once_per_bar_close":
+        intervals.add(definition.bar_interval or "1m")
+    if len(markets) > 1 or len(intervals) > 1:
+        raise Invalid("A preview takes one market and one interval.", code="no-preview")
+    symbol, source = markets.pop()
+    return symbol, source, intervals.pop() if intervals else "1m"
