@@ -70,7 +70,9 @@ class Upstream:
 @pytest.fixture
 async def upstream() -> AsyncIterator[Upstream]:
     played = Upstream()
-    server = uvicorn.Server(uvicorn.Config(played.app(), host="127.0.0.1", port=0, log_level="warning", lifespan="off"))
+    server = uvicorn.Server(
+        uvicorn.Config(played.app(), host="127.0.0.1", port=0, log_level="warning", lifespan="off")
+    )
     task = asyncio.create_task(server.serve())
     while not server.started:
         await asyncio.sleep(0.01)
@@ -92,8 +94,12 @@ class Running:
     clients: list[httpx.AsyncClient] = field(default_factory=list)
     seq: int = 0
 
-    def as_user(self, user: str | None = "alice", *, scopes: tuple[str, ...] = ("*",), kind: Any = "user") -> httpx.AsyncClient:
-        token = InternalSigner(SECRET, "gateway").sign(Identity(user, frozenset(scopes), kind=kind), "portfolio")
+    def as_user(
+        self, user: str | None = "alice", *, scopes: tuple[str, ...] = ("*",), kind: Any = "user"
+    ) -> httpx.AsyncClient:
+        token = InternalSigner(SECRET, "gateway").sign(
+            Identity(user, frozenset(scopes), kind=kind), "portfolio"
+        )
         client = httpx.AsyncClient(
             transport=httpx.ASGITransport(self.app, raise_app_exceptions=False),
             base_url="http://portfolio",
@@ -102,7 +108,9 @@ class Running:
         self.clients.append(client)
         return client
 
-    async def price(self, asset: str, price: str, *, age_seconds: float = 0.0, change: str | None = None) -> None:
+    async def price(
+        self, asset: str, price: str, *, age_seconds: float = 0.0, change: str | None = None
+    ) -> None:
         self.seq += 1
         now = SystemClock().now_us() - int(age_seconds * 1e6)
         update = PriceUpdate(
@@ -126,7 +134,11 @@ class Running:
             Coin(id="batcat", symbol="btc", name="Batcat", market_cap_rank=3000),
             Coin(id="obscure", symbol="obs", name="Obscure", market_cap_rank=4000),
         ]
-        pairs = [Pair(f"{base}-{quote}", ["binance"]) for base in ("BTC", "ETH", "BNB") for quote in ("USDT", "USD")]
+        pairs = [
+            Pair(f"{base}-{quote}", ["binance"])
+            for base in ("BTC", "ETH", "BNB")
+            for quote in ("USDT", "USD")
+        ]
         pairs += [Pair("USDT-USD", ["coinbase"]), Pair("EUR-USD", ["coinbase"])]
         catalogue = Catalogue(
             version=1, pairs=pairs, coins=coins,

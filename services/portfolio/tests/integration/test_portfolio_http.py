@@ -9,7 +9,9 @@ from typing import Any
 async def test_entry_and_default_portfolio(service: Any) -> None:
     await service.price("BTC", "60000", change="10")
     alice = service.as_user("alice")
-    made = await alice.post("/portfolio", content=b'{"symbol":"BTC","quantity":0.5,"price":"50000","fee":"5"}')
+    made = await alice.post(
+        "/portfolio", content=b'{"symbol":"BTC","quantity":0.5,"price":"50000","fee":"5"}'
+    )
     assert made.status_code == 201, made.text
     assert made.json()["symbol"] == "BTC-USD"
     assert made.json()["quantity"] == "0.5"
@@ -34,7 +36,13 @@ async def a_portfolio(client: Any, **fields: Any) -> int:
 
 
 async def add(client: Any, number: int, **fields: Any) -> Any:
-    body = {"type": "buy", "asset": "BTC", "quantity": "1", "price": "100", "timestamp": "2024-01-01T00:00:00Z"}
+    body = {
+        "type": "buy",
+        "asset": "BTC",
+        "quantity": "1",
+        "price": "100",
+        "timestamp": "2024-01-01T00:00:00Z",
+    }
     return await client.post(f"/portfolios/{number}/transactions", content=json.dumps({**body, **fields}))
 
 
@@ -48,7 +56,9 @@ async def test_numbers_are_refused_with_the_reason_and_digits_are_never_rounded(
     too_fine = await add(alice, number, quantity="0." + "1" * 25)
     assert too_fine.status_code == 422
     assert "never rounded" in too_fine.json()["detail"]
-    wei = await add(alice, number, asset="ETH", quantity="0.000000000000000001", price="1.000000000000000000000001")
+    wei = await add(
+        alice, number, asset="ETH", quantity="0.000000000000000001", price="1.000000000000000000000001"
+    )
     assert wei.status_code == 201, wei.text
     assert wei.json()["quantity"] == "0.000000000000000001"
     meme = await add(alice, number, asset="ETH", quantity="1000000000000000.5", price="0.000000000000000001")
@@ -140,7 +150,9 @@ async def test_coins_by_id_share_the_position_of_their_symbol_and_namesakes_do_n
     await service.reference("obscure", "2")
     alice = service.as_user()
     number = await a_portfolio(alice)
-    by_id = await add(alice, number, asset="bitcoin", coin_id="bitcoin", coin_name="Bitcoin", coin_symbol="btc")
+    by_id = await add(
+        alice, number, asset="bitcoin", coin_id="bitcoin", coin_name="Bitcoin", coin_symbol="btc"
+    )
     assert by_id.json()["coin_name"] == "Bitcoin"
     await add(alice, number, asset="BTC", quantity="2")
     await add(alice, number, asset="batcat", coin_id="batcat", quantity="7")
@@ -212,7 +224,9 @@ async def test_refusals_of_callers(service: Any) -> None:
 async def test_cursors_walk_the_whole_list_and_belong_to_it(service: Any) -> None:
     alice, mallory = service.as_user("alice"), service.as_user("mallory")
     number = await a_portfolio(alice)
-    made = [(await add(alice, number, timestamp=f"2024-01-0{day}T00:00:00Z")).json()["id"] for day in range(1, 6)]
+    made = [
+        (await add(alice, number, timestamp=f"2024-01-0{day}T00:00:00Z")).json()["id"] for day in range(1, 6)
+    ]
     seen, cursor = [], None
     while True:
         params = {"limit": "2"} | ({"cursor": cursor} if cursor else {})

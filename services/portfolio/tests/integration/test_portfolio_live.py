@@ -25,8 +25,12 @@ async def test_watched_values_equal_http_and_changes_are_announced(service: Any)
     async def on_event(delivery: Any) -> None:
         events.append(delivery.message)
 
-    await bus.subscribe(Queue(consumer="gateway", topic=PORTFOLIO_VALUES, bindings=("value.#",), exclusive=True), on_value)
-    await bus.subscribe(Queue(consumer="gateway", topic=PORTFOLIO_EVENTS, bindings=("portfolio.#",), exclusive=True), on_event)
+    await bus.subscribe(
+        Queue(consumer="gateway", topic=PORTFOLIO_VALUES, bindings=("value.#",), exclusive=True), on_value
+    )
+    await bus.subscribe(
+        Queue(consumer="gateway", topic=PORTFOLIO_EVENTS, bindings=("portfolio.#",), exclusive=True), on_event
+    )
     await asyncio.sleep(0.5)
     await service.price("BTC", "100")
     alice = service.as_user("alice")
@@ -35,7 +39,9 @@ async def test_watched_values_equal_http_and_changes_are_announced(service: Any)
     await alice.post(f"/portfolios/{number}/transactions", content=json.dumps(body))
     unwatched = (await alice.post("/portfolios", content='{"name":"quiet"}')).json()["id"]
     gateway = service.as_user(None, kind="service")
-    watched = await gateway.put("/watch", content=json.dumps({"portfolio_ids": [number, 10**12], "ttl_seconds": 30}))
+    watched = await gateway.put(
+        "/watch", content=json.dumps({"portfolio_ids": [number, 10**12], "ttl_seconds": 30})
+    )
     assert watched.status_code == 200, watched.text
 
     await until(lambda: values)

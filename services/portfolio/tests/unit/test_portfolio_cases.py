@@ -85,7 +85,11 @@ class Ledger:
 
     def figures(self, prices: dict[str, str]) -> dict[str, Decimal]:
         quantity, cost, bare = self.total("quantity"), self.total("cost"), self.total("bare")
-        value = sum((a.quantity * D(prices[a.asset]) for a in self.assets if a.quantity), ZERO) if prices else None
+        value = (
+            sum((a.quantity * D(prices[a.asset]) for a in self.assets if a.quantity), ZERO)
+            if prices
+            else None
+        )
         realised, fees, separate = self.total("realised"), self.total("fees"), self.total("fees_separate")
         found = {
             "quantity": quantity, "remaining_quantity": quantity, "remaining_cost_basis": cost, "investment": bare,
@@ -94,7 +98,12 @@ class Ledger:
         }  # fmt: skip
         if value is not None:
             net = realised + value - cost - separate
-            found |= {"market_value": value, "unrealised_pnl": value - cost, "net_pnl": net, "gross_pnl": net + fees}
+            found |= {
+                "market_value": value,
+                "unrealised_pnl": value - cost,
+                "net_pnl": net,
+                "gross_pnl": net + fees,
+            }
         return found
 
 
@@ -119,10 +128,16 @@ def check_ledger(case: dict[str, Any], tolerance: Decimal) -> int:
                 check_roai(case, ledger, figures, wanted, tolerance)
             elif name == "per_disposal":
                 for item in wanted:
-                    gains = [m.proceeds - m.cost for m in ledger.book.matches if ledger.match_names(m)[0] == item["disposal"]]
+                    gains = [
+                        m.proceeds - m.cost
+                        for m in ledger.book.matches
+                        if ledger.match_names(m)[0] == item["disposal"]
+                    ]
                     assert abs(sum(gains, ZERO) - D(item["gain"])) <= tolerance, item
             elif name == "missing":
-                missing = [(ledger.names[m.seq], m.found, m.missing) for a in ledger.assets for m in a.missing]
+                missing = [
+                    (ledger.names[m.seq], m.found, m.missing) for a in ledger.assets for m in a.missing
+                ]
                 assert missing == [(m["disposal"], D(m["found"]), D(m["missing"])) for m in wanted]
             else:
                 assert name in figures, f"a figure this test does not know: {name}"
@@ -141,11 +156,14 @@ def check_history(case: dict[str, Any], wanted: list[dict[str, str]], tolerance:
 
 
 def check_roai(
-    case: dict[str, Any], ledger: Ledger, figures: dict[str, Decimal], wanted: dict[str, str], tolerance: Decimal
+    case: dict[str, Any],
+    ledger: Ledger,
+    figures: dict[str, Decimal],
+    wanted: dict[str, str],
+    tolerance: Decimal,
 ) -> None:
-    steps = []
-    for day in sorted({p.at_us // 86_400_000_000 for p in ledger.postings}):
-        steps.append((day, Ledger(case, until_day=day).total("bare")))
+    days = sorted({p.at_us // 86_400_000_000 for p in ledger.postings})
+    steps = [(day, Ledger(case, until_day=day).total("bare")) for day in days]
     average = average_invested(steps, steps[0][0], day_of(case["input"]["as_of"]))
     for name, key in (("net_percentage", "net_pnl"), ("gross_percentage", "gross_pnl")):
         found = on_average_invested(figures[key], average)
@@ -169,7 +187,11 @@ def check_twr(case: dict[str, Any], tolerance: Decimal) -> int:
     for source in ("expected", "derived"):
         for name, wanted in case.get(source, {}).items():
             assert name in figures, f"a figure this test does not know: {name}"
-            pairs = zip(figures[name], wanted, strict=True) if isinstance(wanted, list) else [(figures[name], wanted)]
+            pairs = (
+                zip(figures[name], wanted, strict=True)
+                if isinstance(wanted, list)
+                else [(figures[name], wanted)]
+            )
             for found, number in pairs:
                 assert abs(found - D(number)) <= tolerance, (name, found, number)
             checked += 1

@@ -21,14 +21,18 @@ def _sixty_digits() -> None:
     use_money_context()
 
 
-def tx(kind: Any, day: int, asset: str = "BTC", quantity: str = "1", value: str = "0", **more: Any) -> Transaction:
+def tx(
+    kind: Any, day: int, asset: str = "BTC", quantity: str = "1", value: str = "0", **more: Any
+) -> Transaction:
     names = ("counter_quantity", "fee", "fee_value", "cost_basis", "total")
     more = {name: D(v) if name in names and isinstance(v, str) else v for name, v in more.items()}
     return Transaction(kind=kind, at_us=day * DAY, asset=asset, quantity=D(quantity), value=D(value), **more)
 
 
-def book_of(*transactions: Transaction, mode: Any = "implicit", **policy: Any) -> Book:
-    found = sorted((leg for n, t in enumerate(transactions, 1) for leg in postings_of(t, n, mode)), key=key_of)
+def book_of(*transactions: Transaction, mode: Any = "implicit", **policy: Any) -> Any:
+    found = sorted(
+        (leg for n, t in enumerate(transactions, 1) for leg in postings_of(t, n, mode)), key=key_of
+    )
     book = Book(Policy(**policy))
     book.replay(found)
     return book
@@ -39,7 +43,9 @@ def flows(book: Book) -> Decimal:
 
 
 def test_a_coin_to_coin_trade_sells_at_market_value_and_buys_at_the_same_cost() -> None:
-    book = book_of(tx("buy", 1, value="100"), tx("trade", 2, value="150", counter_asset="ETH", counter_quantity="10"))
+    book = book_of(
+        tx("buy", 1, value="100"), tx("trade", 2, value="150", counter_asset="ETH", counter_quantity="10")
+    )
     assert book.assets["BTC"].realised == 50
     assert book.assets["BTC"].quantity == 0
     assert book.assets["ETH"].cost == 150
@@ -109,14 +115,20 @@ def test_income_is_income_and_not_a_flow() -> None:
 
 
 def test_gifts_and_losses_remove_lots_without_gain_and_only_the_gift_is_a_flow() -> None:
-    book = book_of(tx("buy", 1, quantity="3", value="300"), tx("gift", 2, value="500"), tx("lost", 3, value="500"))
+    book = book_of(
+        tx("buy", 1, quantity="3", value="300"), tx("gift", 2, value="500"), tx("lost", 3, value="500")
+    )
     asset = book.assets["BTC"]
     assert (asset.removed, asset.realised, asset.quantity) == (200, 0, 1)
     assert (asset.flow_in, asset.flow_out) == (300, 500)
 
 
 def test_a_split_scales_units_and_not_cost_or_dates() -> None:
-    book = book_of(tx("buy", 1, quantity="3", value="300"), tx("split", 2, quantity="1", counter_quantity="10"), tx("sell", 3, quantity="15", value="600"))
+    book = book_of(
+        tx("buy", 1, quantity="3", value="300"),
+        tx("split", 2, quantity="1", counter_quantity="10"),
+        tx("sell", 3, quantity="15", value="600"),
+    )
     assert book.assets["BTC"].quantity == 15
     assert (book.matches[0].cost, book.matches[0].acquired_us) == (150, 1 * DAY)
 
@@ -156,19 +168,30 @@ def test_an_uncovered_part_is_taken_at_zero_cost_only_on_request_and_is_listed()
     sale = tx("sell", 2, quantity="3", value="90")
     with pytest.raises(OversellError) as refused:
         book_of(tx("buy", 1, value="10"), sale)
-    assert (refused.value.held, refused.value.posting.seq) == (1, 2)
+    assert refused.value.held == 1
+    assert refused.value.posting.seq == 2
     book = book_of(tx("buy", 1, value="10"), tx("sell", 2, quantity="3", value="90", allow_uncovered=True))
-    assert [(m.lot == UNCOVERED, m.proceeds, m.cost) for m in book.matches] == [(False, 30, 10), (True, 60, 0)]
+    assert [(m.lot == UNCOVERED, m.proceeds, m.cost) for m in book.matches] == [
+        (False, 30, 10),
+        (True, 60, 0),
+    ]
     assert book.assets["BTC"].missing[0].missing == 2
 
 
 def test_dust_beyond_the_holding_closes_it_with_cost_exactly_zero() -> None:
-    book = book_of(tx("buy", 1, quantity="1", value="10"), tx("sell", 2, quantity="1.0000000000005", value="20"))
+    book = book_of(
+        tx("buy", 1, quantity="1", value="10"), tx("sell", 2, quantity="1.0000000000005", value="20")
+    )
     assert (book.assets["BTC"].quantity, book.assets["BTC"].cost, book.assets["BTC"].realised) == (0, 0, 10)
 
 
 def test_ties_of_hifo_and_lofo_go_to_the_earliest() -> None:
-    lots = [tx("buy", 1, value="10"), tx("buy", 2, value="30"), tx("buy", 3, value="30"), tx("buy", 4, value="10")]
+    lots = [
+        tx("buy", 1, value="10"),
+        tx("buy", 2, value="30"),
+        tx("buy", 3, value="30"),
+        tx("buy", 4, value="10"),
+    ]
     sold = tx("sell", 5, quantity="2", value="100")
     assert [m.lot for m in book_of(*lots, sold, method="hifo").matches] == ["2", "3"]
     assert [m.lot for m in book_of(*lots, sold, method="lofo").matches] == ["1", "4"]

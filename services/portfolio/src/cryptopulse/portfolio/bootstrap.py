@@ -23,12 +23,15 @@ from cryptopulse.portfolio.adapters.close_reader import HttpCloseReader
 from cryptopulse.portfolio.adapters.live_feed import BusValuePublisher, ChangeListener, PriceBoard
 from cryptopulse.portfolio.adapters.price_reader import RedisPriceReader
 from cryptopulse.portfolio.adapters.wanted import IngestorWantedCoins
+from cryptopulse.portfolio.application.gains import GainsReader
 from cryptopulse.portfolio.application.ledger import Ledger
 from cryptopulse.portfolio.application.live import LiveValues
+from cryptopulse.portfolio.application.performance import Performer
 from cryptopulse.portfolio.application.valuation import Valuer
 from cryptopulse.portfolio.application.worth import Worth
 from cryptopulse.portfolio.domain.money import use_money_context
 from cryptopulse.portfolio.entrypoints.books_http import BooksHttp
+from cryptopulse.portfolio.entrypoints.gains_http import GainsHttp
 from cryptopulse.portfolio.entrypoints.http import routes
 from cryptopulse.portfolio.entrypoints.reports_http import ReportsHttp
 from cryptopulse.portfolio.settings import PortfolioSettings
@@ -62,6 +65,7 @@ async def build(settings: PortfolioSettings, runtime: Runtime) -> AsyncIterator[
     books = PostgresBooks(database)
     ledger = Ledger(books, Worth(prices, closes, catalogue, clock), wanted, clock)
     valuer = Valuer(books, prices, closes, wanted, clock)
+    performer = Performer(books, prices, closes, catalogue, clock)
     board = PriceBoard(catalogue, clock)
     live = LiveValues(
         PostgresWatchedBooks(database), board, prices, BusValuePublisher(bus), wanted, clock,
@@ -72,6 +76,7 @@ async def build(settings: PortfolioSettings, runtime: Runtime) -> AsyncIterator[
     handlers = [
         BooksHttp(books, ledger, catalogue, Cursor(settings.internal_jwt_secret)),
         ReportsHttp(ledger, valuer, live),
+        GainsHttp(books, GainsReader(books, valuer, clock), performer),
     ]
     served = [spec for spec in ROUTES if any(hasattr(one, spec.operation_id) for one in handlers)]
     runtime.app.include_router(routes(handlers, served))

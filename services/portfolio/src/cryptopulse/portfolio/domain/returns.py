@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 from decimal import Decimal
+from itertools import pairwise
 from typing import Final
 
 import pyxirr
@@ -41,7 +42,9 @@ class DayReturn:
     index: Decimal | None
 
 
-def linked(values: Sequence[tuple[int, Decimal | None]], flows: Mapping[int, Decimal], before: Decimal = ZERO) -> list[DayReturn]:
+def linked(
+    values: Sequence[tuple[int, Decimal | None]], flows: Mapping[int, Decimal], before: Decimal = ZERO
+) -> list[DayReturn]:
     """r_d = (V_d + out_d) / (V_{d-1} + in_d) - 1: money in counts from the start of its day, money out until its end.
 
     0 where the denominator is 0. `before` is the value at the end of the day before the first. A day without a value
@@ -92,7 +95,7 @@ class MoneyWeighted:
 
 
 def money_weighted(flows: Mapping[int, Decimal]) -> MoneyWeighted:
-    """sum a_i / (1+r)^((d_i - d_0)/365) = 0, investor's view: money in negative, money out and closing value positive.
+    """Sum a_i / (1+r)^((d_i - d_0)/365) = 0, investor's view: money in negative, money out and closing value positive.
 
     None when the signs do not change, all flows fall on one day, or no root lies in (-0.999999, 10000). Of several
     roots the one nearest 0 is taken, and said so.
@@ -125,10 +128,12 @@ def _roots(days: Sequence[int], amounts: Sequence[float]) -> list[float]:
         rate = float(guess)
         if abs(_worth(rate, days, amounts)) <= 1e-7 * scale:
             found.append(rate)
-    changes = sum(1 for a, b in zip(amounts, amounts[1:], strict=False) if a * b < 0)
+    changes = sum(1 for a, b in pairwise(amounts) if a * b < 0)
     if found and changes <= 1:
         return found
-    grid = [LOWEST_RATE + (1.0 + HIGHEST_RATE) ** (step / 400) * 1e-6 ** (1 - step / 400) for step in range(401)]
+    grid = [
+        LOWEST_RATE + (1.0 + HIGHEST_RATE) ** (step / 400) * 1e-6 ** (1 - step / 400) for step in range(401)
+    ]
     values = [_worth(rate, days, amounts) for rate in grid]
     for low, high, at_low, at_high in zip(grid, grid[1:], values, values[1:], strict=False):
         if math.isfinite(at_low) and math.isfinite(at_high) and at_low * at_high < 0:
@@ -142,7 +147,8 @@ def _worth(rate: float, days: Sequence[int], amounts: Sequence[float]) -> float:
     first = days[0]
     try:
         return math.fsum(
-            amount * (1.0 + rate) ** (-(day - first) / YEAR_DAYS) for day, amount in zip(days, amounts, strict=True)
+            amount * (1.0 + rate) ** (-(day - first) / YEAR_DAYS)
+            for day, amount in zip(days, amounts, strict=True)
         )
     except OverflowError:
         return math.inf
