@@ -60,7 +60,8 @@ async def test_performance_links_days_and_nets_flows(service: Any) -> None:
     assert body["sharpe"]["reason"] == "fewer-than-30-returns"
     assert body["simple_return"]["value"] == pytest.approx(32 / 210)
     assert body["benchmark"]["twr"]["value"] == pytest.approx(0.5 * 121 / 80 + 0.5 * 2 - 1)
-    assert body["xirr"]["value"] > 0
+    assert body["xirr"] == {"value": None, "reason": "no-root"}  # 15 % in three days is no annual rate
+    assert 0.1 < body["mwr_period"]["value"] < 0.2
     assert body["contributions"] == [{"asset": "BTC", "gain": "32", "percent_of_total": "100"}]
     assert body["complete"] is True
     history = (await alice.get(f"/portfolios/{number}/history")).json()["data"]

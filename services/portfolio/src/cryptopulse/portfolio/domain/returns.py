@@ -107,10 +107,13 @@ def money_weighted(flows: Mapping[int, Decimal]) -> MoneyWeighted:
     if len(days) < 2:
         return _no_rate("single-day")
     roots = _roots(days, amounts)
-    if not roots:
-        return _no_rate("no-root")
-    rate = min(roots, key=abs)
     length = days[-1] - days[0]
+    if not roots:
+        # A few days' gain may be too large for any annual rate in range, and still be a plain rate of the period.
+        within = _scanned(days, amounts, length) if length < YEAR_DAYS else []
+        period = Known(min(within, key=abs)) if within else Known(None, "no-root")
+        return MoneyWeighted(Known(None, "no-root"), period, len(within) > 1)
+    rate = min(roots, key=abs)
     return MoneyWeighted(Known(rate), Known((1.0 + rate) ** (length / YEAR_DAYS) - 1.0), len(roots) > 1)
 
 
@@ -131,34 +134,40 @@ def _roots(days: Sequence[int], amounts: Sequence[float]) -> list[float]:
     changes = sum(1 for a, b in pairwise(amounts) if a * b < 0)
     if found and changes <= 1:
         return found
-    grid = [
-        LOWEST_RATE + (1.0 + HIGHEST_RATE) ** (step / 400) * 1e-6 ** (1 - step / 400) for step in range(401)
-    ]
-    values = [_worth(rate, days, amounts) for rate in grid]
-    for low, high, at_low, at_high in zip(grid, grid[1:], values, values[1:], strict=False):
-        if math.isfinite(at_low) and math.isfinite(at_high) and at_low * at_high < 0:
-            root = _bisected(low, high, days, amounts)
-            if all(abs(root - known) > 1e-6 * max(1.0, abs(root)) for known in found):
-                found.append(root)
+    for root in _scanned(days, amounts, YEAR_DAYS):
+        if all(abs(root - known) > 1e-6 * max(1.0, abs(root)) for known in found):
+            found.append(root)
     return found
 
 
-def _worth(rate: float, days: Sequence[int], amounts: Sequence[float]) -> float:
+def _scanned(days: Sequence[int], amounts: Sequence[float], year: int) -> list[float]:
+    """The roots that show as a change of sign between 401 rates, even in their logarithm; `year` is the rate's length."""
+    lowest, highest = 1.0 + LOWEST_RATE, 1.0 + HIGHEST_RATE
+    grid = [lowest ** (1 - step / 400) * highest ** (step / 400) - 1.0 for step in range(401)]
+    values = [_worth(rate, days, amounts, year) for rate in grid]
+    return [
+        _bisected(low, high, days, amounts, year)
+        for (low, at_low), (high, at_high) in pairwise(zip(grid, values, strict=True))
+        if math.isfinite(at_low) and math.isfinite(at_high) and at_low * at_high < 0
+    ]
+
+
+def _worth(rate: float, days: Sequence[int], amounts: Sequence[float], year: int = YEAR_DAYS) -> float:
     first = days[0]
     try:
         return math.fsum(
-            amount * (1.0 + rate) ** (-(day - first) / YEAR_DAYS)
+            amount * (1.0 + rate) ** (-(day - first) / year)
             for day, amount in zip(days, amounts, strict=True)
         )
     except OverflowError:
         return math.inf
 
 
-def _bisected(low: float, high: float, days: Sequence[int], amounts: Sequence[float]) -> float:
-    at_low = _worth(low, days, amounts)
+def _bisected(low: float, high: float, days: Sequence[int], amounts: Sequence[float], year: int) -> float:
+    at_low = _worth(low, days, amounts, year)
     for _ in range(200):
         middle = (low + high) / 2
-        at_middle = _worth(middle, days, amounts)
+        at_middle = _worth(middle, days, amounts, year)
         if at_middle == 0 or high - low < 1e-14 * max(1.0, abs(middle)):
             return middle
         if at_low * at_middle < 0:
