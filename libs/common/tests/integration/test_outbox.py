@@ -289,7 +289,8 @@ async def test_it_goes_on_after_postgres_cut_every_connection(
             )
             await asyncio.sleep(0.1)
             await write(db, "e2")
-            await until(lambda: bus.ids == ["e1", "e2"])
+            # The cut may have come between publishing and marking the first: then it came twice, under one id.
+            await until(lambda: list(dict.fromkeys(bus.ids)) == ["e1", "e2"])
     finally:
         await admin.close()
 
