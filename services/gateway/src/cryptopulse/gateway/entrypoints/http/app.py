@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import cache
 from typing import Any
 
 from fastapi import FastAPI
@@ -42,6 +43,12 @@ def all_operations() -> list[Operation]:
     ]
 
 
+@cache
+def document_of(version: str) -> dict[str, Any]:
+    """The OpenAPI document of a version; making it takes a while."""
+    return build_document(all_operations(), version)
+
+
 def public_app(
     use_cases: UseCases,
     origins: Origins,
@@ -52,7 +59,7 @@ def public_app(
 ) -> App:
     """The whole public app as ASGI."""
     operations = all_operations()
-    document = build_document(operations, use_cases.version)
+    document = document_of(use_cases.version)
     app = FastAPI(
         title="CryptoPulse",
         docs_url=None,

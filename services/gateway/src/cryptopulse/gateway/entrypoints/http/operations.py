@@ -127,12 +127,12 @@ class Gate:
         """Answer one request. Refusals are raised as errors of the house."""
         address = client_address(request.scope, self._hops)
         identity = await self._identity(request, address)
+        _permit(operation, identity)
         counted: Counted | None = None
         if operation.is_limited:
             counted = await self._use.limits.count(
                 identity, address, operation.bucket, max(operation.spec.cost, 0.01)
             )
-        _permit(operation, identity)
         body = await _read(request, operation.spec)
         call = Call(request, identity, address, body, counted)
         key = request.headers.get("idempotency-key") if operation.spec.method == "POST" else None
