@@ -72,6 +72,8 @@ class PostgresServer(LocalServer):
             base = self._find_base(account)
             self.notes.clear()
             shutil.rmtree(base, ignore_errors=True)
+            if not base.is_relative_to(self.folder):
+                base.parent.rmdir()
         super().forget()
 
     def secret_folder(self) -> Path:
