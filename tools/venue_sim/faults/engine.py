@@ -164,7 +164,7 @@ class VenueFaults:
     def release(self, fault: Fault) -> list[tuple[int, list[Any]]]:
         """Items that an ended `reorder` still holds, by pair."""
         keys = [key for key in self._held if key[0] == fault.number]
-        return [(key[1], self._held.pop(key)) for key in keys]
+        return [(key[1], items) for key in keys if (items := self._held.pop(key))]
 
     def frame(self, pair: Pair | None, channel: str, payload: bytes) -> bytes:
         """One payload as frames for the socket; a `corrupt` fault replaces it, or is put before it (`insert`)."""
