@@ -26,6 +26,7 @@ from cryptopulse.common.contracts.identity import ANONYMOUS
 from cryptopulse.common.contracts.intervals import Interval, length_ms
 from cryptopulse.common.contracts.ticks import Quote, ReferencePrice, TickBatch, Trade
 from cryptopulse.common.contracts.topics import COINS, HISTORY, INSTRUMENTS, TICKS, shard_of
+from cryptopulse.common.contracts.values import Side
 from cryptopulse.common.security.identity import InternalSigner
 
 SECRET = "indicators-test-secret-0123456789abcdef"
@@ -79,7 +80,7 @@ class Feed:
         price: Any,
         size: Any = "1",
         venue: str = "binance",
-        side: str = "buy",
+        side: Side = "buy",
     ) -> Trade:
         number = self.ids[venue, symbol] = self.ids.get((venue, symbol), 0) + 1
         event = self.start_us + int(at_ms * 1000)
@@ -90,7 +91,7 @@ class Feed:
             Decimal(str(size)),
             side,
             event,
-            time.time_ns() // 1000,  # type: ignore[arg-type]  # the side is one
+            time.time_ns() // 1000,
         )
 
     async def send(

@@ -8,6 +8,7 @@ from decimal import Decimal
 import msgspec
 
 from cryptopulse.common.contracts.ticks import Quote, TickBatch, Trade
+from cryptopulse.common.contracts.values import Side
 from cryptopulse.indicators.application.build_candles import ShardMarket
 from cryptopulse.indicators.application.market_state import MarketState
 
@@ -24,11 +25,11 @@ def a_market(rate: str | None = "1") -> ShardMarket:
 
 
 def a_trade(
-    number: int, at_us: int, price: str = "100", size: str = "1", side: str = "buy", symbol: str = "BTC-USDT"
+    number: int, at_us: int, price: str = "100", size: str = "1", side: Side = "buy", symbol: str = "BTC-USDT"
 ) -> Trade:
     return Trade(
         symbol, number, Decimal(price), Decimal(size), side, START_US + at_us, START_US + at_us + 5_000
-    )  # type: ignore[arg-type]  # the side is one
+    )
 
 
 def a_batch(trades: list[Trade], venue: str = "binance", **more: object) -> TickBatch:

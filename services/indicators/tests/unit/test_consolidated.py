@@ -32,8 +32,10 @@ def test_one_wild_venue_of_three_does_not_move_the_price() -> None:
     wild = consolidate(
         [a_view("a", "100.0"), a_view("b", "100.2"), a_view("c", "120", volume=1e9)], Memory(), NOW
     )
-    assert calm is not None and calm.status == "ok"
-    assert wild is not None and wild.status == "degraded"
+    assert calm is not None
+    assert calm.status == "ok"
+    assert wild is not None
+    assert wild.status == "degraded"
     assert abs(wild.price - calm.price) <= Decimal("0.5")
     assert [(gone.source, gone.reason) for gone in wild.excluded] == [("c", "outlier")]
 
@@ -55,21 +57,24 @@ def test_a_single_source_is_said_to_be_single() -> None:
 def test_a_lone_jump_is_held_for_three_seconds_and_never_for_ever() -> None:
     memory = Memory(price=Decimal(100), at_us=NOW - 500_000)
     first = consolidate([a_view("a", "130")], memory, NOW)
-    assert (
-        first is not None and first.price == Decimal(100) and first.excluded[0].reason == "unconfirmed_jump"
-    )
+    assert first is not None
+    assert first.price == Decimal(100)
+    assert first.excluded[0].reason == "unconfirmed_jump"
     later = SourceView("a", Decimal(130), Decimal(0), NOW + 2_900_000, 1.0)
     assert consolidate([later], memory, NOW + 2_900_000).price == Decimal(100)  # type: ignore[union-attr]  # a source counts
     latest = SourceView("a", Decimal(131), Decimal(0), NOW + 3_100_000, 1.0)
     confirmed = consolidate([latest], memory, NOW + 3_100_000)
-    assert confirmed is not None and confirmed.price == Decimal(131) and confirmed.status == "single"
+    assert confirmed is not None
+    assert confirmed.price == Decimal(131)
+    assert confirmed.status == "single"
 
 
 def test_a_lone_jump_that_goes_back_is_forgotten() -> None:
     memory = Memory(price=Decimal(100), at_us=NOW)
     consolidate([a_view("a", "130")], memory, NOW)
     back = consolidate([a_view("a", "100.5")], memory, NOW)
-    assert back is not None and back.price == Decimal("100.5")
+    assert back is not None
+    assert back.price == Decimal("100.5")
     assert memory.held_price is None
 
 

@@ -28,16 +28,16 @@ def walk(count: int, seed: int = 7, bar_ms: int = 60_000) -> list[Point]:
     price, found = 60_000 * 100, []
     for index in range(count):
         if dice.random() < 0.1:
-            o = h = l = c = price
+            o = h = low = c = price
             v = 0
         else:
             o = price
             c = max(100, price + dice.choice((-30, -10, -1, 0, 0, 1, 10, 30)))
-            h, l = max(o, c) + dice.choice((0, 0, 1, 5)), min(o, c) - dice.choice((0, 0, 1, 5))
+            h, low = max(o, c) + dice.choice((0, 0, 1, 5)), min(o, c) - dice.choice((0, 0, 1, 5))
             v = dice.randrange(0, 5 * 10**8)
         price = c
         at = 1_700_000_000_000 // bar_ms * bar_ms + index * bar_ms
-        found.append(Point(at, o * tick, h * tick, l * tick, c * tick, v, SCALE, as_of=at + bar_ms))
+        found.append(Point(at, o * tick, h * tick, low * tick, c * tick, v, SCALE, as_of=at + bar_ms))
     return found
 
 
@@ -118,7 +118,10 @@ def test_values_do_not_depend_on_the_scale_of_the_integers() -> None:
     for bar in walk(700, seed=13):
         twin = Point(
             bar.open_time,
-            *(value * 10**4 for value in (bar.o, bar.h, bar.l, bar.c)),
+            bar.o * 10**4,
+            bar.h * 10**4,
+            bar.l * 10**4,
+            bar.c * 10**4,
             bar.v * 10**2,
             fine,
             as_of=bar.as_of,

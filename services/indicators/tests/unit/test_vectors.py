@@ -44,12 +44,12 @@ def points(path: Path, bar_ms: int = 60_000) -> list[Point]:
             if text
             else index * bar_ms
         )
-        o, h, l, c = (
+        o, h, low, c = (
             Scale.integer(Decimal(line[name]), scale.price_digits)
             for name in ("open", "high", "low", "close")
         )
         v = Scale.integer(Decimal(line["volume"]), scale.volume_digits)
-        found.append(Point(at, o, h, l, c, v, scale, as_of=at + bar_ms))
+        found.append(Point(at, o, h, low, c, v, scale, as_of=at + bar_ms))
     return found
 
 

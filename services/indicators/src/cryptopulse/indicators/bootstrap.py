@@ -23,11 +23,13 @@ from cryptopulse.indicators.adapters.latest_store import RedisLatestStore
 from cryptopulse.indicators.adapters.publisher import BusMarketPublisher
 from cryptopulse.indicators.application.catalogue_view import CatalogueView
 from cryptopulse.indicators.application.query_history import HistoryQueries
+from cryptopulse.indicators.application.query_trends import TrendQueries
 from cryptopulse.indicators.application.rates import RateBook
 from cryptopulse.indicators.application.shard import ShardWorker
 from cryptopulse.indicators.entrypoints.catalogue import CatalogueConsumer
-from cryptopulse.indicators.entrypoints.http import catalogue_router, market_router
+from cryptopulse.indicators.entrypoints.http import coin_router, indicator_router, price_router, symbol_router
 from cryptopulse.indicators.entrypoints.shards import Shards, subscribe_feeds, subscribe_rates
+from cryptopulse.indicators.entrypoints.trends import trends_router
 from cryptopulse.indicators.settings import Settings
 
 
@@ -90,8 +92,14 @@ async def build(settings: Settings, runtime: Runtime) -> AsyncIterator[None]:
     authenticate(runtime.app, InternalVerifier(settings.internal_jwt_secret, runtime.name, clock=clock))
     cursor = Cursor(settings.internal_jwt_secret)
     queries = HistoryQueries(store, reader)
-    runtime.app.include_router(market_router(view, queries, reader, cursor, clock))
-    runtime.app.include_router(catalogue_router(view, reader, cursor, clock))
+    for router in (
+        price_router(view, queries, reader, cursor, clock),
+        indicator_router(view, queries, reader, cursor, clock),
+        symbol_router(view, cursor),
+        coin_router(view, reader, clock),
+        trends_router(view, TrendQueries(reader, store), clock),
+    ):
+        runtime.app.include_router(router)
 
     runtime.check(
         "rabbitmq", lambda: Check(ok=bus.is_connected, detail="" if bus.is_connected else "not connected")

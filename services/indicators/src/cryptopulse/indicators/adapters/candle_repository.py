@@ -211,7 +211,7 @@ def _revised(row: Candle, revision: int) -> Candle:
 
 def _candle(symbol: str, source: str, interval: Interval, row: Any) -> Candle:
     # Positional: this is the inner loop of every history request.
-    at, o, h, l, c, v, q, n, taker, first, last, complete, revision, simulated = row
+    at, o, h, low, c, v, q, n, taker, first, last, complete, revision, simulated = row
     return Candle(
         symbol,
         source,
@@ -219,7 +219,7 @@ def _candle(symbol: str, source: str, interval: Interval, row: Any) -> Candle:
         at,
         o,
         h,
-        l,
+        low,
         c,
         v,
         q,

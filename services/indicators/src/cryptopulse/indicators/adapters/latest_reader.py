@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import msgspec
 from redis.asyncio import Redis
@@ -85,6 +86,14 @@ class RedisLatestReader:
             for symbol, packed in zip(symbols, answers, strict=True)
             if packed is not None
         }
+
+    async def scores(self, name: str, quote: str, window: str) -> dict[str, float]:
+        """A scanner's scores by symbol, of the whole market of one quote."""
+        async with store_errors():
+            found: list[Any] = await self._redis.zrange(
+                keys.scanner(name, quote, window), 0, -1, withscores=True
+            )
+        return {_bytes(symbol).decode(): score for symbol, score in found}
 
     async def catalogue(self) -> bytes | None:
         """The catalogue's projection, encoded."""

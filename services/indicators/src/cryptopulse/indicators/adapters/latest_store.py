@@ -33,6 +33,7 @@ class RedisLatestStore:
         self._redis = redis
         self._shards = shards
         self._indexed: set[str] = set()
+        self._scanners: set[tuple[str, str, str]] = set()
 
     async def write(
         self,
@@ -77,6 +78,23 @@ class RedisLatestStore:
                 pipe.set(keys.coin_price(reference.coin_id), _encode(reference), ex=keys.PRICE_TTL_SECONDS)
             await pipe.execute()
         self._indexed |= new
+
+    async def write_scores(
+        self, scores: Mapping[tuple[str, str, str], Mapping[str, float]], gone: Sequence[str]
+    ) -> None:
+        """Scores by (scanner, quote, window); symbols in `gone` are taken out of every scanner."""
+        if not scores and not gone:
+            return
+        self._scanners |= set(scores)
+        async with store_errors(), self._redis.pipeline(transaction=False) as pipe:
+            for (name, quote, window), members in scores.items():
+                pipe.zadd(keys.scanner(name, quote, window), _scores(members))
+            if gone:
+                for name, quote, window in self._scanners:
+                    mine = [symbol for symbol in gone if symbol.endswith(f"-{quote}")]
+                    if mine:
+                        pipe.zrem(keys.scanner(name, quote, window), *mine)
+            await pipe.execute()
 
     async def write_signals(self, signals: Sequence[Signal]) -> None:
         """Put signals before the older ones; only the newest thousand stay."""
@@ -129,3 +147,8 @@ def _bytes(value: bytes | str) -> bytes:
 def _fields(fields: Mapping[str, bytes]) -> dict[Any, Any]:
     """As the client's signature takes them: its key type is invariant."""
     return dict(fields)
+
+
+def _scores(members: Mapping[str, float]) -> dict[Any, Any]:
+    """As the client's signature takes them."""
+    return dict(members)

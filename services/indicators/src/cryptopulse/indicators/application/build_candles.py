@@ -305,9 +305,9 @@ class ShardMarket:
                 self._evaluate(target, max(now_us, self.state.now_us) if aged else self.state.now_us)
                 if target.price is not None:
                     updates.append(self._target_update(target))
-        for source in self.dirty_venues.values():
-            if source.price is not None:
-                updates.append(self._venue_update(source))
+        updates += [
+            self._venue_update(source) for source in self.dirty_venues.values() if source.price is not None
+        ]
         for source in self.state.venues.values():
             if source.status == "ok" and source.received_us < limit and source.price is not None:
                 source.status = "stale"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import msgspec
@@ -60,6 +60,9 @@ class LatestStore(Protocol):
         forming: Sequence[Candle],
         values: Sequence[IndicatorUpdate],
         references: Sequence[ReferencePrice],
+    ) -> None: ...
+    async def write_scores(
+        self, scores: Mapping[tuple[str, str, str], Mapping[str, float]], gone: Sequence[str]
     ) -> None: ...
     async def write_signals(self, signals: Sequence[Signal]) -> None: ...
     async def save_snapshot(self, shard: int, epoch: int, state: bytes) -> bool:

@@ -137,7 +137,7 @@ class HistoryQueries:
             )
         named = dict(zip(core.names, values, strict=True))
         have = len(bars)
-        update = IndicatorUpdate(
+        return IndicatorUpdate(
             symbol=symbol,
             source=source,
             interval=interval,
@@ -152,4 +152,3 @@ class HistoryQueries:
             simulated=last.simulated,
             anchor=core.anchor,
         )
-        return update

@@ -45,6 +45,19 @@ HOLE_WAITS_MS: Final = (60_000, 600_000, 3_600_000)
 LAGGING_US: Final = 1_000_000
 """Ticks that waited longer than this are folded without looking at forming indicators."""
 
+SCORES: Final[dict[str, tuple[tuple[str, str, str], ...]]] = {
+    "1m": tuple(("change", f"change_{window}", window) for window in ("1m", "5m", "15m", "1h")),
+    "5m": tuple(("change", f"change_{window}", window) for window in ("4h", "24h")),
+    "1h": (
+        *(("change", f"change_{window}", window) for window in ("7d", "30d")),
+        ("volume_ratio", "volume_ratio_20", "1h"),
+        ("volume_zscore", "volume_zscore_20", "1h"),
+        ("rsi", "rsi_14", "1h"),
+        ("realised_volatility", "realised_volatility_30", "1h"),
+    ),
+}
+"""Which output of which interval feeds which scanner (name, output, window): the finest bars that reach far enough."""
+
 closed_total = metrics.counter("cryptopulse_candles_closed_total", "Candles closed or corrected")
 tick_age = metrics.histogram("cryptopulse_tick_age_seconds", "From receipt at the ingestor to the fold")
 late_total = metrics.counter("cryptopulse_late_ticks_total", "Trades of minutes no longer at hand")
@@ -93,6 +106,7 @@ class ShardWorker:
         self._followed: set[tuple[str, str]] = set()
         self._restoring: dict[str, bytes] | None = None
         self._formed_ms = 0
+        self._gone: set[str] = set()
 
     # --- beginning and end ---------------------------------------------------------------------------------------
 
@@ -314,6 +328,37 @@ class ShardWorker:
             except BusUnavailable as error:
                 log.warning("forming values not published", shard=self.shard, error=str(error)[:200])
         await self._latest.write((), forming, values, ())
+        await self._write_scores(values, forming)
+
+    async def _write_scores(self, values: list[IndicatorUpdate], forming: list[Candle]) -> None:
+        """Scores of this shard's consolidated symbols for the market's scanners; stale symbols leave them."""
+        scores: dict[tuple[str, str, str], dict[str, float]] = {}
+        targets = self.market.state.targets
+        stale = [symbol for symbol, target in targets.items() if target.status == "stale"]
+        for value in values:
+            if value.source != CONSOLIDATED or value.symbol in stale:
+                continue
+            quote = value.symbol.partition("-")[2]
+            for name, output, window in SCORES.get(value.interval, ()):
+                score = value.values.get(output)
+                if score is not None:
+                    scores.setdefault((name, quote, window), {})[value.symbol] = score
+        for candle in forming:
+            if candle.interval == "1h" and candle.source == CONSOLIDATED and candle.symbol not in stale:
+                quote = candle.symbol.partition("-")[2]
+                scores.setdefault(("trades", quote, "1h"), {})[candle.symbol] = float(candle.trades)
+        for symbol, target in targets.items():
+            if target.price is None or symbol in stale:
+                continue
+            _, _, _, volume = self.market.stats_of(symbol, CONSOLIDATED).figures(
+                target.price, target.event_us // 1000, target.series.forming_bar("1m")
+            )
+            if volume is not None:
+                place = ("quote_volume", symbol.partition("-")[2], "24h")
+                scores.setdefault(place, {})[symbol] = float(volume * target.price)
+        gone = [symbol for symbol in stale if symbol not in self._gone]
+        self._gone = set(stale)
+        await self._latest.write_scores(scores, gone)
 
     def _venue_ms(self, symbol: str, source: str) -> int:
         """Now on the venue's clock in ms; for a consolidated series on the slowest of its venues."""

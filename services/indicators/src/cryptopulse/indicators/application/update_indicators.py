@@ -286,7 +286,7 @@ class IndicatorBook:
             waiting.setdefault((candle.symbol, candle.source, candle.interval), []).append(candle)
         for name, packed in states.items():
             symbol, source, interval = name.split("|")
-            key: Key = (symbol, source, cast(Interval, interval))
+            key: Key = (symbol, source, cast("Interval", interval))
             live = self.series.setdefault(key, LiveSeries())
             self.dirty.setdefault(key, None)
             saved = msgspec.msgpack.decode(packed, type=SavedSeries)

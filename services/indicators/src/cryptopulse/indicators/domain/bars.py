@@ -206,8 +206,7 @@ def flat_bar(minute: int, price: Decimal, *, last_id: int | None, complete: bool
 
 def start_longer(open_time: int, minute: Bar) -> Bar:
     """A longer bar that begins with this minute (or shorter bar)."""
-    longer = msgspec.structs.replace(minute, open_time=open_time, revision=0)
-    return longer
+    return msgspec.structs.replace(minute, open_time=open_time, revision=0)
 
 
 def fold_bar(longer: Bar, part: Bar) -> None:

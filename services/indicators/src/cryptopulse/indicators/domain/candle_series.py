@@ -181,9 +181,8 @@ class CandleSeries(msgspec.Struct, array_like=True):
                 before is None or new.first_id == before + 1
             )
         kept[found] = new
-        if found == len(kept) - 1:
-            if new.last_id is not None:
-                self.next_id = max(self.next_id or 0, new.last_id + 1)
+        if found == len(kept) - 1 and new.last_id is not None:
+            self.next_id = max(self.next_id or 0, new.last_id + 1)
         return [Closed("1m", new), *self._correct_longer(old, new)]
 
     def _correct_longer(self, old: Bar | None, new: Bar) -> list[Closed | TooLate]:

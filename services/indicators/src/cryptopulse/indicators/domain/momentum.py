@@ -141,7 +141,7 @@ def extremes_with(window: Window, bar: Point, length: int) -> tuple[int, int] | 
         return None
     if length == 1:
         return (bar.h, bar.l)
-    return (max(max(window.highs[1 - length :]), bar.h), min(min(window.lows[1 - length :]), bar.l))
+    return (max(*window.highs[1 - length :], bar.h), min(*window.lows[1 - length :], bar.l))
 
 
 class WilliamsR(Base):

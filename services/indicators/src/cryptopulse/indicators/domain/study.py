@@ -54,7 +54,7 @@ class Base:
     def initial(self) -> State:
         return None
 
-    def advance(self, state: State, window: Window, bar: Point, carry: Carry) -> State:  # noqa: ARG002 - the protocol's signature
+    def advance(self, state: State, window: Window, bar: Point, carry: Carry) -> State:
         return carry
 
 

@@ -25,10 +25,10 @@ class TradeIds(msgspec.Struct, array_like=True):
     def take(self, trades: Sequence[Trade]) -> Sequence[Trade]:
         """The trades of this batch that were not taken before, in their order. O(1) for a gapless run."""
         first, last = trades[0], trades[-1]
-        if first.trade_id > self.last_id and last.trade_id - first.trade_id == len(trades) - 1:
-            if self._ascends(trades):
-                self._advance(first.trade_id, last)
-                return trades
+        gapless = first.trade_id > self.last_id and last.trade_id - first.trade_id == len(trades) - 1
+        if gapless and self._ascends(trades):
+            self._advance(first.trade_id, last)
+            return trades
         return [trade for trade in trades if self._is_new(trade)]
 
     @staticmethod

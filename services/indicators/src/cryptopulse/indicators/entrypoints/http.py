@@ -53,10 +53,10 @@ class Latest(Protocol):
     async def signals(self) -> list[Signal]: ...
 
 
-def market_router(
+def price_router(
     view: CatalogueView, queries: HistoryQueries, latest: Latest, cursor: Cursor, clock: Clock
 ) -> APIRouter:
-    """Routes of prices, candles, indicators, symbols and coins."""
+    """Routes of prices and candles."""
     router = APIRouter(dependencies=[Depends(caller)])
 
     @router.get("/prices/{symbol}")
@@ -103,6 +103,15 @@ def market_router(
             else None,
         }
         return answers.answer(body)
+
+    return router
+
+
+def indicator_router(
+    view: CatalogueView, queries: HistoryQueries, latest: Latest, cursor: Cursor, clock: Clock
+) -> APIRouter:
+    """Routes of indicators and signals."""
+    router = APIRouter(dependencies=[Depends(caller)])
 
     @router.get("/indicators")
     async def catalogue() -> Response:
@@ -177,25 +186,9 @@ def market_router(
     return router
 
 
-def catalogue_router(view: CatalogueView, latest: Latest, cursor: Cursor, clock: Clock) -> APIRouter:
-    """Routes of symbols and coins."""
+def symbol_router(view: CatalogueView, cursor: Cursor) -> APIRouter:
+    """Routes of symbols."""
     router = APIRouter(dependencies=[Depends(caller)])
-
-    def row(pair: Pair) -> dict[str, Any]:
-        base, _, quote = pair.symbol.partition("-")
-        coin_id = view.catalogue.asset_coins.get(base)
-        coin = view.resolver.coin(coin_id) if coin_id else None
-        return {
-            "symbol": pair.symbol,
-            "base": base,
-            "quote": quote,
-            "providers": pair.venues,
-            "price_precision": pair.precision,
-            "status": pair.status,
-            "coin_id": coin_id,
-            "name": coin.name if coin else None,
-            "market_cap_rank": coin.market_cap_rank if coin else None,
-        }
 
     @router.get("/symbols")
     async def symbols(query: Annotated[SymbolQuery, Query()]) -> Response:
@@ -208,7 +201,7 @@ def catalogue_router(view: CatalogueView, latest: Latest, cursor: Cursor, clock:
                 continue
             if query.quote and pair.symbol.partition("-")[2] != query.quote.upper():
                 continue
-            found = row(pair)
+            found = _pair_row(view, pair)
             if wanted and wanted not in pair.symbol.lower() and wanted not in (found["name"] or "").lower():
                 continue
             rows.append(found)
@@ -232,7 +225,14 @@ def catalogue_router(view: CatalogueView, latest: Latest, cursor: Cursor, clock:
                 }
             )
             pair = Pair(resolved.symbol, venues)
-        return answers.answer(row(pair))
+        return answers.answer(_pair_row(view, pair))
+
+    return router
+
+
+def coin_router(view: CatalogueView, latest: Latest, clock: Clock) -> APIRouter:
+    """Routes of coins."""
+    router = APIRouter(dependencies=[Depends(caller)])
 
     @router.get("/coins/search")
     async def search(query: Annotated[CoinSearchQuery, Query()]) -> Response:
@@ -274,6 +274,23 @@ def catalogue_router(view: CatalogueView, latest: Latest, cursor: Cursor, clock:
         return answers.answer({"prices": prices, "unknown": unknown})
 
     return router
+
+
+def _pair_row(view: CatalogueView, pair: Pair) -> dict[str, Any]:
+    base, _, quote = pair.symbol.partition("-")
+    coin_id = view.catalogue.asset_coins.get(base)
+    coin = view.resolver.coin(coin_id) if coin_id else None
+    return {
+        "symbol": pair.symbol,
+        "base": base,
+        "quote": quote,
+        "providers": pair.venues,
+        "price_precision": pair.precision,
+        "status": pair.status,
+        "coin_id": coin_id,
+        "name": coin.name if coin else None,
+        "market_cap_rank": coin.market_cap_rank if coin else None,
+    }
 
 
 def _coin_price(

@@ -93,7 +93,7 @@ class Shards:
                     try:
                         await work(worker)
                     except Retryable as error:
-                        log.warning(f"{what} failed", shard=worker.shard, error=str(error)[:200])
+                        log.warning("work failed", what=what, shard=worker.shard, error=str(error)[:200])
                     beat()
                 beat()
                 spent = asyncio.get_running_loop().time() - started

@@ -52,14 +52,17 @@ BEGIN
         RETURN name;
     END IF;
     PERFORM pg_advisory_xact_lock(hashtext('candle partition ' || name));
-    IF to_regclass(quote_ident(name)) IS NULL THEN
+    BEGIN
         EXECUTE format(
             'CREATE TABLE %I PARTITION OF %I FOR VALUES FROM (%s) TO (%s)',
             name, 'candles_' || wanted_interval,
             (extract(epoch FROM start AT TIME ZONE 'UTC') * 1000)::bigint,
             (extract(epoch FROM finish AT TIME ZONE 'UTC') * 1000)::bigint
         );
-    END IF;
+    EXCEPTION WHEN duplicate_table THEN
+        -- Made by another owner while we waited for the lock.
+        NULL;
+    END;
     RETURN name;
 END
 $$;
