@@ -25,6 +25,7 @@ class Options:
     rate: float = 50.0
     quote_ratio: float = 3.0
     symbols_extra: int = 0
+    coins: int = 0
     history_days: int = 730
     keep_trades: int = 5_000_000
     step_ms: float = 10.0

@@ -81,7 +81,7 @@ class Simulator:
         instruments: list[Instrument] = []
         for venue, port in self._ports().items():
             if port is not None and venue != COINGECKO:
-                instruments += default_instruments(venue, options.symbols_extra)
+                instruments += default_instruments(venue, options.symbols_extra, options.coins)
         market = SyntheticMarket(
             options.seed, instruments, history_days=options.history_days, live_rate=options.rate
         )

@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import httpx
+import orjson
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed
 
 from tools.venue_sim.options import Options
 from tools.venue_sim.simulator import Simulator, Urls
@@ -95,6 +98,84 @@ class Control:
     async def resume(self) -> None:
         """Let it go on."""
         await self._call("POST", "/resume")
+
+
+class WsTap:
+    """A WebSocket client that keeps every message; JSON is decoded, what is none stays text or bytes."""
+
+    def __init__(self, connection: ClientConnection) -> None:
+        self.connection = connection
+        self.messages: list[Any] = []
+        self.close_code: int | None = None
+        self._news = asyncio.Event()
+        self._reader = asyncio.get_running_loop().create_task(self._read())
+
+    async def _read(self) -> None:
+        with contextlib.suppress(ConnectionClosed, OSError):
+            while True:
+                self.messages.append(_decoded(await self.connection.recv(decode=False)))
+                self._news.set()
+        self.close_code = self.connection.close_code
+        self._news.set()
+
+    @property
+    def closed(self) -> bool:
+        """Whether the connection is over."""
+        return self._reader.done()
+
+    async def say(self, message: Any) -> None:
+        """Send a message as JSON; text and bytes go as they are."""
+        if not isinstance(message, (str, bytes)):
+            message = orjson.dumps(message).decode()
+        await self.connection.send(message)
+
+    async def until(self, wanted: Callable[[Any], bool], seconds: float = 5.0, *, after: int = 0) -> Any:
+        """The first message for which `wanted` holds, of those that came already (from the `after`-th on) or come."""
+        async with asyncio.timeout(seconds):
+            checked = after
+            while True:
+                for message in self.messages[checked:]:
+                    if wanted(message):
+                        return message
+                checked = len(self.messages)
+                if self.closed:
+                    raise ConnectionError("the connection ended before the message came")
+                self._news.clear()
+                if checked == len(self.messages):
+                    await self._news.wait()
+
+    async def gone(self, seconds: float = 5.0) -> int | None:
+        """Wait for the end of the connection; the close code, 1006 when there was none."""
+        async with asyncio.timeout(seconds):
+            await asyncio.wait([self._reader])
+        return self.close_code
+
+    async def stop(self) -> None:
+        """Close."""
+        await self.connection.close()
+        await asyncio.wait([self._reader])
+
+
+def _decoded(data: bytes) -> Any:
+    try:
+        return orjson.loads(data)
+    except orjson.JSONDecodeError:
+        return data
+
+
+@contextlib.asynccontextmanager
+async def tapped(url: str, *messages: Any) -> AsyncIterator[WsTap]:
+    """A client of a WebSocket that has sent some messages."""
+    connection = await connect(
+        url, max_size=None, max_queue=None, compression=None, proxy=None, close_timeout=1
+    )
+    tap = WsTap(connection)
+    try:
+        for message in messages:
+            await tap.say(message)
+        yield tap
+    finally:
+        await tap.stop()
 
 
 @dataclass(frozen=True, slots=True)

@@ -93,8 +93,8 @@ def make_instrument(venue: str, base: Asset, quote: Asset) -> Instrument:
     )
 
 
-def _pairs(venue: str) -> Iterable[tuple[Asset, Asset]]:
-    for base in COINS:
+def _pairs(venue: str, coins: int) -> Iterable[tuple[Asset, Asset]]:
+    for base in COINS[: coins or None]:
         if venue[0] not in base.venues or base.daily_volatility < 0.006:
             continue
         for quote in _QUOTES[venue]:
@@ -105,9 +105,12 @@ def _pairs(venue: str) -> Iterable[tuple[Asset, Asset]]:
         yield asset_of(base_name), asset_of(quote_name)
 
 
-def default_instruments(venue: str, extra: int = 0) -> list[Instrument]:
-    """Everything a venue lists: the majors in all its quotes, the other coins in its main one, and `extra` small ones."""
-    found = [make_instrument(venue, base, quote) for base, quote in _pairs(venue)]
+def default_instruments(venue: str, extra: int = 0, coins: int = 0) -> list[Instrument]:
+    """Everything a venue lists: the majors in all its quotes, the other coins in its main one, and `extra` small ones.
+
+    `coins` keeps only that many of the named coins, the largest first; 0 keeps all.
+    """
+    found = [make_instrument(venue, base, quote) for base, quote in _pairs(venue, coins)]
     main = asset_of(_QUOTES[venue][0])
     found += [make_instrument(venue, extra_asset(number), main) for number in range(1, extra + 1)]
     return found

@@ -280,7 +280,11 @@ class Tape:
         return np.concatenate(parts)
 
     def totals(self, first_id: int, last_id: int) -> tuple[int, int, int]:
-        """Number, size and price x size of the kept trades with first <= id <= last."""
+        """Number, size and price x size of the trades with first <= id <= last, of the past too."""
+        if self._has_past and first_id < self._oldest_live_id():
+            found = self.from_id(first_id, last_id - first_id + 1)
+            volume = sum(trade[2] for trade in found)
+            return len(found), volume, sum(trade[1] * trade[2] for trade in found)
         return self._sum(self._index_of(first_id), self._index_of(last_id + 1))
 
     def totals_since_start(self) -> tuple[int, int, int]:

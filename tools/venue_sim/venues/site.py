@@ -107,13 +107,13 @@ class VenueSite:
 
     def publish_recorded(self, pair: Pair, channel: str, payload: bytes) -> None:
         """A recorded message, for who is subscribed to its channel."""
+        payloads = [payload]
         if self.faults.stream_faults:
-            for kept in self.faults.stream(
-                pair, channel, [payload], lambda late: self._deliver_all(pair, channel, late)
-            ):
-                self.deliver_recorded(pair, channel, kept)
-        else:
-            self.deliver_recorded(pair, channel, payload)
+            named = "trade" if channel == self.trade_channel else channel
+            payloads = self.faults.stream(
+                pair, named, payloads, lambda late: self._deliver_all(pair, channel, late)
+            )
+        self._deliver_all(pair, channel, payloads)
 
     def _deliver_all(self, pair: Pair, channel: str, payloads: list[bytes]) -> None:
         for payload in payloads:

@@ -53,6 +53,7 @@ class BinanceSession(VenueSession):
         try:
             request = orjson.loads(data)
             made = request.get("id") if isinstance(request, dict) else None
+            made = made if isinstance(made, (int, str)) else None
             answer = {"result": self._perform(request), "id": made}
         except orjson.JSONDecodeError as error:
             answer = {

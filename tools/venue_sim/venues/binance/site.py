@@ -191,7 +191,7 @@ class BinanceSite(VenueSite):
     def publish_trades(self, pair: Pair, trades: list[Trade]) -> None:
         """Send `trade` and `aggTrade` events."""
         self._traded.add(pair)
-        if self.faults.stream_faults:
+        if self.faults.stream_faults and (pair.instrument.native, "trade") not in self.recorded:
             trades = self.faults.stream(pair, "trade", trades, lambda late: self.send_trades(pair, late))
         self.send_trades(pair, trades)
 

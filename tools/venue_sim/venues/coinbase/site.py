@@ -162,7 +162,8 @@ class CoinbaseSite(VenueSite):
 
     def publish_trades(self, pair: Pair, trades: list[Trade]) -> None:
         """Exchange gets its matches at once, Advanced Trade in batches, as on the venue."""
-        if self.faults.stream_faults:
+        recorded = (pair.instrument.native, "matches") in self.recorded
+        if self.faults.stream_faults and (not recorded or ("market_trades", pair) in self._advanced):
             trades = self.faults.stream(pair, "trade", trades, lambda late: self.send_trades(pair, late))
         if trades:
             self.send_trades(pair, trades)

@@ -249,7 +249,7 @@ class KrakenSite(VenueSite):
 
     def publish_trades(self, pair: Pair, trades: list[Trade]) -> None:
         """Trades and, with them, tickers."""
-        if self.faults.stream_faults:
+        if self.faults.stream_faults and (pair.instrument.native, "trade") not in self.recorded:
             trades = self.faults.stream(pair, "trade", trades, lambda late: self.send_trades(pair, late))
         if trades:
             self.send_trades(pair, trades)
