@@ -29,7 +29,7 @@ EMPTY_PAGES: Final = 3
 QUEUE_LIMIT: Final = 20_000
 LONGEST_PAUSE_SECONDS: Final = 60.0
 _URGENCY: Final[dict[Reason, int]] = {"repair": 0, "request": 1, "hole": 2, "start": 3}
-_AT_START: Final[dict[str, int]] = {"1d": 0, "1h": 1, "1m": 2}
+_AT_START: Final[dict[str, int]] = {"1m": 0, "1h": 1, "1d": 2}
 
 _CANDLES = counter("cryptopulse_history_candles_total", "Candles of history handed to the bus.", ("venue",))
 _LEFT = gauge("cryptopulse_history_series_left", "Series of history still to fetch.", ("venue",))
@@ -51,8 +51,16 @@ class HistoryDepth:
 
 @dataclass(order=True, slots=True)
 class _Job:
-    rank: tuple[int, int, int]
+    """One page to fetch: ranked by urgency, then by depth, so that every series has its newest page before any goes deep."""
+
+    rank: tuple[int, int, int, int]
     series: Series = field(compare=False)
+    empty_pages: int = field(compare=False, default=0)
+
+    def next_page(self, rest: Series, *, was_empty: bool) -> _Job:
+        """The job for what is older."""
+        urgency, depth, order, number = self.rank
+        return _Job((urgency, depth + 1, order, number), rest, self.empty_pages + 1 if was_empty else 0)
 
 
 @dataclass(slots=True)
@@ -131,7 +139,7 @@ class Backfill:
                 f"{len(queue.jobs)} series of {series.venue} wait already", retry_after_seconds=60
             )
         self._number += 1
-        rank = (_URGENCY[series.reason], _AT_START.get(series.interval, 0), self._number)
+        rank = (_URGENCY[series.reason], 0, _AT_START.get(series.interval, 0), self._number)
         queue.known[series.key] = series
         heapq.heappush(queue.jobs, _Job(rank, series))
         queue.total += waiting is None
@@ -170,37 +178,43 @@ class Backfill:
             series = queue.known.get(job.series.key)
             if series is not job.series or series is None:
                 continue
-            await self._series(queue, series, natives, beat)
-            if queue.known.get(series.key) is series:
-                del queue.known[series.key]
+            rest = await self._newest_page(queue, job, natives, beat)
+            if queue.known.get(series.key) is not series:
+                continue
+            if rest is not None:
+                queue.known[series.key] = rest.series
+                heapq.heappush(queue.jobs, rest)
+                continue
+            del queue.known[series.key]
             queue.done += 1
             if queue.done == queue.total:
                 log.info("history complete", venue=venue, series=queue.total, candles=queue.candles)
 
-    async def _series(
-        self, queue: _VenueQueue, series: Series, natives: Mapping[str, str], beat: Callable[[], None]
-    ) -> None:
-        venue = queue.venue
+    async def _newest_page(
+        self, queue: _VenueQueue, job: _Job, natives: Mapping[str, str], beat: Callable[[], None]
+    ) -> _Job | None:
+        """Fetch and publish the newest page of a series; the job for what is older, None when that was all."""
+        venue, series = queue.venue, job.series
         native = natives.get(series.symbol) or venue.native_by_rule(series.symbol)
         until = min(series.to_ms, self._upper(series))
-        ranges = list(pages(replace(series, to_ms=until), venue.rows_per_page))
-        empty = 0
-        for place, (begin, end) in enumerate(ranges):
-            try:
-                candles = await self._page(venue, native, series, begin, end, beat)
-            except Refused as error:
-                log.warning("history refused", venue=venue.name, symbol=series.symbol, error=str(error))
-                return
-            empty = 0 if candles else empty + 1
-            over = empty >= EMPTY_PAGES
-            last = over or place == len(ranges) - 1
-            await self._publish(
-                series, begin, end, candles, final=last, nothing_before=end if over else None, beat=beat
-            )
-            queue.candles += len(candles)
-            _CANDLES.labels(venue.name).inc(len(candles))
-            if over:
-                return
+        page = next(pages(replace(series, to_ms=until), venue.rows_per_page), None)
+        if page is None:
+            return None
+        begin, end = page
+        try:
+            candles = await self._page(venue, native, series, begin, end, beat)
+        except Refused as error:
+            log.warning("history refused", venue=venue.name, symbol=series.symbol, error=str(error))
+            return None
+        following = job.next_page(replace(series, to_ms=begin), was_empty=not candles)
+        over = following.empty_pages >= EMPTY_PAGES
+        last = over or next(pages(following.series, venue.rows_per_page), None) is None
+        await self._publish(
+            series, begin, end, candles, final=last, nothing_before=end if over else None, beat=beat
+        )
+        queue.candles += len(candles)
+        _CANDLES.labels(venue.name).inc(len(candles))
+        return None if last else following
 
     def _upper(self, series: Series) -> int:
         return closed_until(self._clock.now_ms(), series.interval)
