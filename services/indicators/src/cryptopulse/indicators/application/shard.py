@@ -304,7 +304,7 @@ class ShardWorker:
         started = time.perf_counter()
         for symbol, source in sorted(self._followed):
             series = self._series(symbol, source)
-            if series is None or not series.minutes:
+            if series is None or not (series.minutes or series.longer):
                 continue
             venue_ms = self._venue_ms(symbol, source)
             for interval in PUBLIC_INTERVALS:
@@ -391,6 +391,7 @@ class ShardWorker:
                 values = state.unpublished_values[:SAVE_AT_ONCE]
                 await self._publisher.closed_values(self.shard, self.epoch, values)
                 await self._latest.write((), (), values, ())
+                await self._write_scores(values, [])
                 del state.unpublished_values[: len(values)]
             if self._signals:
                 signals = list(self._signals)
