@@ -120,3 +120,27 @@ def test_a_missing_exporter_package_leaves_tracing_off(monkeypatch: pytest.Monke
 
     assert tracing.configure("alerts", "1", endpoint="http://collector:4318") is False
     assert not tracing.is_on()
+
+
+def test_a_tracer_that_was_taken_early_records_while_tracing_is_on() -> None:
+    tracer = trace.get_tracer("a library")
+    with tracer.start_as_current_span("before"):
+        pass
+    exporter = tracing.collect_in_memory()
+    with tracer.start_as_current_span("meanwhile"):
+        tracer.start_span("inside").end()
+    tracing.shutdown()
+    with tracer.start_as_current_span("after"):
+        pass
+
+    assert [span.name for span in exporter.get_finished_spans()] == ["inside", "meanwhile"]
+
+
+def test_a_library_s_span_hands_the_caller_s_context_on_while_tracing_is_off() -> None:
+    tracing.collect_in_memory()
+    tracing.shutdown()
+    sent: dict[str, str] = {}
+    with tracing.server_span("GET", PARENT), trace.get_tracer("a library").start_as_current_span("publish"):
+        tracing.inject(sent)
+
+    assert sent["traceparent"].split("-")[1] == PARENT.split("-")[1]

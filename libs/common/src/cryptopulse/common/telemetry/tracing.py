@@ -18,6 +18,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
 from opentelemetry.trace import Link, Span, SpanKind, Status, StatusCode
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+from opentelemetry.util.types import Attributes
 
 from cryptopulse.common.telemetry.logging import get_logger
 
@@ -35,16 +36,51 @@ _PROPAGATOR: Final = TraceContextTextMapPropagator()
 log = get_logger(__name__)
 
 
-class _Tracing:
-    """The one set-up of this process."""
+class _Tracing(trace.TracerProvider):
+    """The one set-up of this process, which can be turned on and off.
+
+    OpenTelemetry lets a process name its provider only once; this one stays, and whoever got a tracer from it early
+    records from the moment on that a collector is there.
+    """
 
     def __init__(self) -> None:
         self.provider: TracerProvider | None = None
         self.tracer: trace.Tracer | None = None
+        self._is_named = False
 
     def use(self, provider: TracerProvider | None) -> None:
+        """Record with `provider` from now on; None: not at all."""
         self.provider = provider
         self.tracer = provider.get_tracer("cryptopulse") if provider is not None else None
+        if provider is not None and not self._is_named:
+            trace.set_tracer_provider(self)
+            self._is_named = True
+
+    def get_tracer(
+        self,
+        instrumenting_module_name: str,
+        instrumenting_library_version: str | None = None,
+        schema_url: str | None = None,
+        attributes: Attributes | None = None,
+    ) -> trace.Tracer:
+        """A tracer that follows what is in use."""
+        del instrumenting_module_name, instrumenting_library_version, schema_url, attributes
+        return _FollowingTracer(self)
+
+
+class _FollowingTracer(trace.Tracer):
+    """Starts spans with whatever provider is in use at that moment."""
+
+    _off: Final = trace.NoOpTracer()
+
+    def __init__(self, tracing: _Tracing) -> None:
+        self._tracing = tracing
+
+    def start_span(self, *args: Any, **kwargs: Any) -> Span:
+        return (self._tracing.tracer or self._off).start_span(*args, **kwargs)
+
+    def start_as_current_span(self, *args: Any, **kwargs: Any) -> Any:
+        return (self._tracing.tracer or self._off).start_as_current_span(*args, **kwargs)
 
 
 _tracing: Final = _Tracing()
