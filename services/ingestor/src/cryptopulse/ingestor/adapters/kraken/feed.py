@@ -24,7 +24,7 @@ from cryptopulse.ingestor.domain.ordering import Gap
 from cryptopulse.ingestor.domain.output import Output
 from cryptopulse.ingestor.domain.quota import PoolRule, Priority
 
-REST_URL: Final = "https://api.kraken.com"
+REST_URL: Final = "https://api.kraken.com/0/public"
 WS_URL: Final = "wss://ws.kraken.com/v2"
 CHANNELS: Final = ("trade", "ticker")
 PAIRS_PER_MESSAGE: Final = 100
@@ -61,7 +61,8 @@ class KrakenFeed:
     def __init__(self, http: VenueHttp, ws_url: str, quota: Quota, clock: Clock) -> None:
         self._http = http
         self._clock = clock
-        self.url = ws_url
+        base = ws_url.rstrip("/")
+        self.url = base if base.endswith("/v2") else f"{base}/v2"
         quota.rule(self.name, POOLS)
 
     def native_by_rule(self, symbol: str) -> str:
@@ -84,12 +85,12 @@ class KrakenFeed:
         return parse.KrakenParser(names, out)
 
     async def instruments(self) -> list[Instrument]:
-        return parse.instruments(await self._result("/0/public/AssetPairs", {}, dict[str, wire.AssetPair]))
+        return parse.instruments(await self._result("/AssetPairs", {}, dict[str, wire.AssetPair]))
 
     async def volumes(self) -> dict[str, Decimal]:
         """Base volume of 24 hours times its average price, from one call for all pairs."""
-        pairs = await self._result("/0/public/AssetPairs", {}, dict[str, wire.AssetPair])
-        tickers = await self._result("/0/public/Ticker", {}, dict[str, dict[str, Any]])
+        pairs = await self._result("/AssetPairs", {}, dict[str, wire.AssetPair])
+        tickers = await self._result("/Ticker", {}, dict[str, dict[str, Any]])
         found = {}
         for key, row in pairs.items():
             ticker = tickers.get(key)
@@ -106,7 +107,7 @@ class KrakenFeed:
         for _ in range(PAGES_FORWARD):
             received = self._clock.now_us()
             answer = await self._answer(
-                "/0/public/Trades", {"pair": _rest_name(native), "since": since}, Priority.REPAIR
+                "/Trades", {"pair": _rest_name(native), "since": since}, Priority.REPAIR
             )
             page = self._rows(answer, list[wire.RestTrade], native)
             try:
@@ -126,7 +127,7 @@ class KrakenFeed:
     ) -> list[Candle]:
         """The venue keeps the newest 720 bars of each interval only; older ranges are empty."""
         answer = await self._answer(
-            "/0/public/OHLC",
+            "/OHLC",
             {"pair": _rest_name(native), "interval": MINUTES[interval], "since": from_ms // 1_000 - 1},
             Priority.HISTORY,
         )
