@@ -1,0 +1,13 @@
+"""The public API as an OpenAPI document, as the gateway makes it."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from typing import Any
+
+from cryptopulse.gateway.entrypoints.http.app import document_of
+
+
+def api_document() -> dict[str, Any]:
+    """The whole document."""
+    return document_of(version("cryptopulse-gateway"))
