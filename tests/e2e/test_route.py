@@ -8,6 +8,7 @@ from decimal import Decimal
 from typing import Any
 
 import httpx
+import pytest
 import websockets
 
 from tests.e2e.receiver import Receiver
@@ -16,6 +17,7 @@ from tests.e2e.system import System
 WAIT_SECONDS = 30
 
 
+@pytest.mark.timeout(240)
 async def test_a_frame_becomes_prices_candles_indicators_alerts_and_value(system: System) -> None:
     first = await system.price("BTC")
     assert first["symbol"] == "BTC-USD"
@@ -95,7 +97,7 @@ async def _alert_reaches_socket_and_webhook(
     async with websockets.connect(url, additional_headers=headers, proxy=None) as socket:
         await socket.send(json.dumps({"op": "subscribe", "id": 1, "channels": [{"ch": "alerts"}]}))
         price = Decimal((await system.price("BTC"))["price"])
-        for condition, threshold, currently in (("cross", price, False), ("above", price / 2, True)):
+        for condition, threshold, currently in (("cross", price, None), ("above", price / 2, True)):
             rule = {
                 "symbol": "BTC",
                 "condition": condition,
