@@ -85,7 +85,7 @@ class Supervisor:
         cwd: Path,
         say: Say,
         back_off: BackOff | None = None,
-        stop_seconds: float = 15.0,
+        stop_seconds: float = 25.0,
     ) -> None:
         self._programs = programs
         self._pid_folder = pid_folder
