@@ -10,8 +10,9 @@ from typing import Final
 from cryptopulse.alerts.application.manage_rules import RuleManager
 from cryptopulse.alerts.application.ports import CandleReader
 from cryptopulse.alerts.domain.definition import RuleDefinition, source_of_leaf, symbol_of_leaf
-from cryptopulse.alerts.domain.dry_run import dry_run
+from cryptopulse.alerts.domain.dry_run import dry_run, hours_to_refine
 from cryptopulse.common.clock import Clock
+from cryptopulse.common.contracts.candles import Candle
 from cryptopulse.common.contracts.http.alert_conditions import (
     Leaf,
     PctChange,
@@ -26,11 +27,13 @@ from cryptopulse.common.contracts.http.alerts import (
     PreviewResult,
     ValidateResult,
 )
-from cryptopulse.common.contracts.intervals import DAY_MS, length_ms, open_time
+from cryptopulse.common.contracts.intervals import DAY_MS, HOUR_MS, MINUTE_MS, length_ms, open_time
 from cryptopulse.common.errors import FieldError, Invalid
 
 SHOWN: Final = 200
 CONCURRENT: Final = 1
+READS: Final = 4
+MAX_REFINED: Final = 400
 
 
 class Preview:
@@ -68,11 +71,10 @@ class Preview:
         symbol, source, interval = _series(definition)
         to_ms = open_time(self._clock.now_ms(), interval)
         from_ms = to_ms - body.days * DAY_MS
-        candles = await self._candles.candles(symbol, source, interval, from_ms, to_ms)
+        candles, expected = await self._bars(definition, symbol, source, interval, from_ms, to_ms)
         async with self._turn:
             firings = await asyncio.to_thread(dry_run, definition, candles, user_id)
         standing = await self._rules.standing(user_id, definition)
-        expected = (to_ms - from_ms) // length_ms(interval)
         return PreviewResult(
             symbol=symbol,
             interval=interval,
@@ -92,6 +94,49 @@ class Preview:
             complete=len(candles) >= expected and all(candle.complete for candle in candles),
             took_ms=round((time.perf_counter() - started) * 1000, 1),
         )
+
+    async def _bars(
+        self, definition: RuleDefinition, symbol: str, source: str, interval: str, from_ms: int, to_ms: int
+    ) -> tuple[list[Candle], int]:
+        """The bars to walk, oldest first, and how many there would be without holes.
+
+        Minutes are read only for the hours in which something may be crossed, where that is enough.
+        """
+        if interval == "1m":
+            start, end = open_time(from_ms, "1h"), open_time(to_ms, "1h")
+            hours = await self._candles.candles(symbol, source, "1h", start, end)
+            wanted = hours_to_refine(definition, hours)
+            if wanted is not None and len(hours) == (end - start) // HOUR_MS and len(wanted) <= MAX_REFINED:
+                refined = {hour.open_time for hour in wanted}
+                spans = [*_spans(sorted(refined)), (end, to_ms)]
+                parts = await self._read(symbol, source, spans)
+                kept = [hour for hour in hours if hour.open_time not in refined]
+                bars = sorted([*kept, *parts], key=lambda candle: candle.open_time)
+                minutes = sum(until - since for since, until in spans) // MINUTE_MS
+                return bars, len(kept) + minutes
+        candles = await self._candles.candles(symbol, source, interval, from_ms, to_ms)
+        return candles, (to_ms - from_ms) // length_ms(interval)
+
+    async def _read(self, symbol: str, source: str, spans: list[tuple[int, int]]) -> list[Candle]:
+        room = asyncio.Semaphore(READS)
+
+        async def read(since: int, until: int) -> list[Candle]:
+            async with room:
+                return await self._candles.candles(symbol, source, "1m", since, until)
+
+        parts = await asyncio.gather(*(read(since, until) for since, until in spans if since < until))
+        return [candle for part in parts for candle in part]
+
+
+def _spans(hours: list[int]) -> list[tuple[int, int]]:
+    """Neighbouring hours joined, at most sixteen: one page of minutes each."""
+    spans: list[tuple[int, int]] = []
+    for hour in hours:
+        if spans and spans[-1][1] == hour and hour - spans[-1][0] < 16 * HOUR_MS:
+            spans[-1] = (spans[-1][0], hour + HOUR_MS)
+        else:
+            spans.append((hour, hour + HOUR_MS))
+    return spans
 
 
 def _series(definition: RuleDefinition) -> tuple[str, str, str]:

@@ -211,14 +211,19 @@ class ShardEngine:
         market = self._registry.markets.get((candle.symbol, candle.source))
         at_us = candle.open_time * 1000
         end_us = next_open(candle.open_time, candle.interval) * 1000
-        if market is not None:
-            points = (
-                (candle.open,) if opening else path(market.index.value, candle.low, candle.high, candle.close)
-            )
-            for part, price in enumerate(points):
+        if opening:
+            if market is not None:
+                self._step(market, candle.open, at_us, at_us, at_us, "", candle.simulated, fired)
+            return fired
+        if market is not None and (
+            market.has_extras or not market.index.stays(candle.low, candle.high, candle.close)
+        ):
+            way = path(market.index.value, candle.low, candle.high, candle.close)
+            for part, price in enumerate(way):
                 self._step(market, price, at_us, at_us, at_us, f".{part}", candle.simulated, fired)
-        if not opening:
+        if self._registry.has_bars:
             fired += self.on_candle(candle, end_us)
+        if self._roster.has_timers:
             fired += self.on_time(end_us)
         return fired
 

@@ -49,6 +49,11 @@ class Registry:
         """The families of a kind that someone watches."""
         return [family for family in self._families if family[0] == kind]
 
+    @property
+    def has_bars(self) -> bool:
+        """True when closes or volumes are watched."""
+        return bool(self.volumes or ("close",) in self._families)
+
     def market(self, symbol: str, source: str) -> Market:
         """The market, made when it is new."""
         market = self.markets.get((symbol, source))

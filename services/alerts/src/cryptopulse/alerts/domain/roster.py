@@ -17,6 +17,7 @@ from cryptopulse.common.contracts.http.alert_conditions import (
     NewListing,
     PctChange,
     PortfolioCondition,
+    PriceRange,
     SignalCondition,
     Spread,
     Trailing,
@@ -90,7 +91,8 @@ class Roster:
             if view.is_rearmed(self.registry.value):
                 rule.rearm()
         elif wire.role is Role.ENTER:
-            if view.holds(self.registry.value) is not False:
+            is_known = isinstance(view.leaf, PriceRange) and rule.runtime.truth is True
+            if not is_known and view.holds(self.registry.value) is not False:
                 direction = "up" if edge.is_up else "down"
                 self.collect(rule.enter(cause, value, threshold, direction), attachment, fired)
         elif view.holds(self.registry.value) is not True:
@@ -139,6 +141,11 @@ class Roster:
             if rule.dirty:
                 found.append(rule)
         return found
+
+    @property
+    def has_timers(self) -> bool:
+        """True when something waits for time to pass."""
+        return bool(self._holding or self._expiring)
 
     def on_time(self, now_us: int, fired: list[Firing]) -> None:
         """What has held for as long as it must, and what expired."""

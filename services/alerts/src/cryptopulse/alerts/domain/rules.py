@@ -12,6 +12,7 @@ from cryptopulse.alerts.domain.cooldown import Gate, Runtime
 from cryptopulse.alerts.domain.definition import RuleDefinition, describe
 from cryptopulse.alerts.domain.thresholds import Number
 from cryptopulse.common.contracts.alerts import AlertEventType
+from cryptopulse.common.contracts.http.alert_conditions import PriceRange
 from cryptopulse.common.contracts.intervals import open_time
 
 Direction = str
@@ -96,7 +97,9 @@ class Rule:
     def tracks_end(self) -> bool:
         """True when the end of the condition matters, not only its beginning."""
         definition = self.definition
-        return bool(definition.for_seconds or definition.notify_resolved)
+        # A jump over a whole range leaves one side for the other: whether that is news depends on where it was.
+        is_range = isinstance(definition.condition, PriceRange)
+        return bool(definition.for_seconds or definition.notify_resolved or is_range)
 
     def enter(
         self, cause: Cause, value: Number | None, threshold: Number | None, direction: Direction

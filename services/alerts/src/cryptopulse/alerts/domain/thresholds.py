@@ -144,6 +144,13 @@ class ThresholdIndex(Generic[ItemT]):
         self._tighten()
         return hits
 
+    def stays(self, low: Number, high: Number, close: Number) -> bool:
+        """True when a way through [low, high] to `close` crosses nothing: the value is at `close` then. Else nothing happens."""
+        if self._floor < low and high < self._ceiling:
+            self.value = close
+            return True
+        return False
+
     def between(self, before: Number, after: Number) -> list[tuple[ItemT, Number, Edge]]:
         """The items crossed on the way from `before` to `after`, in the order of the way; the value stays where it is."""
         return [] if before == after else list(self._crossed(before, after))

@@ -1,0 +1,233 @@
+"""Holes: what happened while prices were not seen, told late with its minute, once; and dry runs over candles."""
+
+from __future__ import annotations
+
+import time
+from decimal import Decimal
+from typing import Any
+
+from cryptopulse.alerts.domain.cooldown import Runtime
+from cryptopulse.alerts.domain.definition import RuleDefinition
+from cryptopulse.alerts.domain.dry_run import dry_run, hours_to_refine
+from cryptopulse.alerts.domain.evaluation import ShardEngine
+from cryptopulse.alerts.domain.market import Hole
+from cryptopulse.alerts.domain.rules import Firing, Rule
+from cryptopulse.common.contracts.candles import Candle
+from cryptopulse.common.contracts.http.alert_conditions import Trailing
+from cryptopulse.common.testing.builders import a_candle, a_price_update, a_tick_batch, a_trade
+
+MINUTE = 60_000
+Number = Decimal | str | int
+T0 = 1_700_000_040_000
+assert T0 % MINUTE == 0
+
+
+def bar(minute: int, low: Number, high: Number, close: Number, **more: Any) -> Candle:
+    return a_candle(
+        source="binance", open_time=T0 + minute * MINUTE, open=close, low=low, high=high, close=close, **more
+    )
+
+
+def a_rule(
+    value: object, kind: str = "price_above", *, name: str = "al_1", trigger: str = "every_cross", **more: Any
+) -> Rule:
+    definition = RuleDefinition.model_validate(
+        {
+            "symbol": "BTC-USDT",
+            "source": "binance",
+            "condition": {"type": kind, "value": str(value)},
+            "trigger": trigger,
+        }
+    )
+    return Rule(name, more.pop("user", "ann"), 1, definition, runtime=Runtime(evaluated=True), **more)
+
+
+def trade(engine: ShardEngine, price: object, number: int, at_ms: int) -> list[Firing]:
+    found = a_trade(price=str(price), trade_id=number, event_us=at_ms * 1000)
+    return engine.on_ticks(a_tick_batch([found]), at_ms * 1000)
+
+
+def after_a_hole(*rules: Rule, minutes: int = 5) -> tuple[ShardEngine, Hole, list[Firing]]:
+    """An engine that saw 95, then nothing for some minutes, then 96."""
+    engine = ShardEngine()
+    for rule in rules:
+        engine.add(rule, T0 * 1000)
+    trade(engine, 95, 1, T0 + 30_000)
+    live = trade(engine, 96, 500, T0 + minutes * MINUTE + 30_000)
+    (hole,) = engine.take_holes()
+    return engine, hole, live
+
+
+def test_a_crossing_in_a_hole_fires_late_with_its_minute() -> None:
+    engine, hole, live = after_a_hole(a_rule(100), a_rule(90, "price_below", name="al_2"))
+    assert live == []
+    assert engine.positions()[0].holes == (hole,)
+    candles = [
+        bar(0, 94, 96, 95),
+        bar(1, 94, 99, 97),
+        bar(2, 97, 104, 98),
+        bar(3, 96, 99, 97),
+        bar(4, 88, 97, 96),
+        bar(5, 95, 97, 96),
+    ]
+    fired = engine.replay(hole, candles, 1)
+    told = [(firing.rule_id, firing.cause.late, firing.cause.data["minute"]) for firing in fired]
+    assert told == [("al_1", True, T0 + 2 * MINUTE), ("al_2", True, T0 + 4 * MINUTE)]
+    assert engine.positions()[0].holes == ()
+    assert engine.price("BTC-USDT", "binance") == 96
+
+
+def test_every_cross_fires_late_at_most_once_a_minute() -> None:
+    engine, hole, _ = after_a_hole(a_rule(100))
+    candles = [bar(minute, 94, 104, 95) for minute in range(6)]
+    fired = engine.replay(hole, candles, 1)
+    assert len(fired) == len({firing.dedupe_key for firing in fired}) == 6
+
+
+def test_a_once_rule_fires_once_in_a_replay() -> None:
+    engine, hole, _ = after_a_hole(a_rule(100, trigger="once"))
+    assert len(engine.replay(hole, [bar(minute, 94, 104, 95) for minute in range(6)], 1)) == 1
+
+
+def test_the_net_move_over_a_long_hole_is_late_and_told_once() -> None:
+    engine = ShardEngine()
+    engine.add(a_rule(100), T0 * 1000)
+    trade(engine, 95, 1, T0 + 30_000)
+    assert trade(engine, 105, 500, T0 + 5 * MINUTE + 30_000) == []
+    (hole,) = engine.take_holes()
+    candles = [
+        bar(0, 94, 96, 95),
+        bar(1, 94, 99, 97),
+        bar(2, 97, 104, 103),
+        bar(3, 102, 104, 103),
+        bar(4, 102, 104, 103),
+        bar(5, 103, 105, 105),
+    ]
+    fired = engine.replay(hole, candles, 1)
+    assert [firing.cause.data["minute"] for firing in fired] == [T0 + 2 * MINUTE]
+
+
+def test_without_candles_the_ends_are_compared_and_the_gap_is_told_once_per_owner() -> None:
+    rules = [
+        a_rule(100),
+        a_rule(99, name="al_2"),
+        a_rule(98, name="al_3", user="bob"),
+        a_rule(500, name="al_4", user="cat", armed_ms=T0 + 60 * MINUTE),
+    ]
+    engine = ShardEngine()
+    for rule in rules:
+        engine.add(rule, T0 * 1000)
+    trade(engine, 95, 1, T0 + 30_000)
+    trade(engine, 105, 500, T0 + 5 * MINUTE + 30_000)
+    (hole,) = engine.take_holes()
+    fired = engine.replay(hole, [], 1)
+    assert sorted(firing.rule_id for firing in fired if firing.type == "alert.triggered") == [
+        "al_1",
+        "al_2",
+        "al_3",
+    ]
+    gaps = [firing for firing in fired if firing.type == "alert.gap"]
+    assert sorted(firing.user_id for firing in gaps) == ["ann", "bob"]
+    assert gaps[0].data["minutes"] == 6
+
+
+def test_a_short_hole_is_crossed_at_once_and_its_excursion_later() -> None:
+    engine = ShardEngine()
+    for rule in (a_rule(96), a_rule(100, name="al_2")):
+        engine.add(rule, T0 * 1000)
+    trade(engine, 95, 1, T0 + 10_000)
+    assert [firing.rule_id for firing in trade(engine, 97, 9, T0 + 20_000)] == ["al_1"]
+    (hole,) = engine.take_holes()
+    fired = engine.replay(hole, [bar(0, 94, 103, 97)], 1)
+    assert [(firing.rule_id, firing.cause.late) for firing in fired] == [("al_2", True)]
+
+
+def test_a_rule_made_after_the_minute_is_not_fired_for_it() -> None:
+    engine, hole, _ = after_a_hole(a_rule(100, armed_ms=T0 + 3 * MINUTE))
+    assert (
+        engine.replay(hole, [bar(minute, 94, 104 if minute < 3 else 96, 95) for minute in range(6)], 1) == []
+    )
+
+
+def test_missed_ignore_is_honoured() -> None:
+    definition = a_rule(100).definition.model_copy(update={"missed": "ignore"})
+    engine, hole, _ = after_a_hole(Rule("al_1", "ann", 1, definition))
+    assert engine.replay(hole, [bar(minute, 94, 104, 95) for minute in range(6)], 1) == []
+
+
+def test_a_restart_comes_back_to_where_it_was_with_its_holes() -> None:
+    engine, hole, _ = after_a_hole(a_rule(100))
+    successor = ShardEngine()
+    successor.restore(engine.positions())
+    successor.add(a_rule(100), 1)
+    assert successor.take_holes() == [hole]
+    assert trade(successor, 101, 501, T0 + 6 * MINUTE)[0].price == 101
+    assert trade(successor, 102, 501, T0 + 6 * MINUTE) == []
+
+
+def test_a_hole_in_the_sequence_of_consolidated_prices_is_noted() -> None:
+    definition = RuleDefinition.model_validate(
+        {"symbol": "BTC-USD", "condition": {"type": "price_above", "value": "100"}, "trigger": "every_cross"}
+    )
+    engine = ShardEngine()
+    engine.add(Rule("al_1", "ann", 1, definition), 1)
+    engine.on_price(a_price_update(price=95, seq=1, event_us=T0 * 1000), 1)
+    engine.on_price(a_price_update(price=95, seq=2, event_us=T0 * 1000 + 1), 1)
+    assert engine.take_holes() == []
+    engine.on_price(a_price_update(price=95, seq=4, event_us=T0 * 1000 + 2), 1)
+    assert len(engine.take_holes()) == 1
+    engine.on_price(a_price_update(price=95, epoch=2, seq=1, event_us=T0 * 1000 + 3), 1)
+    assert len(engine.take_holes()) == 1
+    assert engine.on_price(a_price_update(price=500, epoch=1, seq=9, event_us=T0 * 1000 + 4), 1) == []
+
+
+def test_ninety_days_of_minutes_are_tried_in_under_a_second() -> None:
+    candles = []
+    for number in range(90 * 1440):
+        middle = 100 + abs(number % 5000 - 2500) / 500
+        candles.append(
+            bar(
+                number,
+                Decimal(f"{middle - 0.02:.3f}"),
+                Decimal(f"{middle + 0.02:.3f}"),
+                Decimal(f"{middle:.3f}"),
+            )
+        )
+    definition = a_rule(104).definition
+    started = time.process_time()
+    fired = dry_run(definition, candles)
+    took = time.process_time() - started
+    print(f"dry run of {len(candles)} candles: {took * 1000:.0f} ms, {len(fired)} firings")
+    assert len(fired) > 40
+    assert took < 1.0
+
+
+def test_a_dry_run_says_what_the_live_rule_would_do() -> None:
+    definition = a_rule(100, trigger="once").definition
+    candles = [bar(0, 94, 96, 95), bar(1, 95, 101, 99), bar(2, 95, 200, 99)]
+    assert [(firing.at_ms, firing.direction) for firing in dry_run(definition, candles)] == [
+        (T0 + MINUTE, "up")
+    ]
+
+
+def test_hours_stand_for_minutes_where_nothing_is_crossed() -> None:
+    definition = a_rule(100).definition
+    hours = [
+        a_candle(
+            source="binance",
+            interval="1h",
+            open_time=T0 + number * 60 * MINUTE,
+            open=close,
+            low=low,
+            high=high,
+            close=close,
+        )
+        for number, (low, high, close) in enumerate(
+            [(90, 95, 94), (93, 99, 98), (97, 101, 101), (102, 110, 105), (101, 104, 103)]
+        )
+    ]
+    found = hours_to_refine(definition, hours)
+    assert found is not None
+    assert [hours.index(hour) for hour in found] == [2]
+    trailing = definition.model_copy(update={"condition": Trailing(type="trailing", pct=Decimal(5))})
+    assert hours_to_refine(trailing, hours) is None
