@@ -72,7 +72,9 @@ SIGNALS: Final = "cp:signals"
 CATALOGUE: Final = "cp:catalogue"
 """msgpack of `contracts.resolver.Catalogue`: what the one resolver reads. Writer: indicators (owner of shard 0)."""
 CATALOGUE_VERSION: Final = "cp:catalogue:version"
-"""An integer that rises with every change of `CATALOGUE`. Writer: indicators."""
+"""The version inside `CATALOGUE`, set with it in one transaction. Writer: indicators."""
+CATALOGUE_SEQUENCE: Final = "cp:catalogue:sequence"
+"""Where versions come from (INCR). Writer: indicators."""
 
 
 def scanner(name: str, quote: str, window: str) -> str:

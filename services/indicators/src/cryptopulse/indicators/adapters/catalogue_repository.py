@@ -102,14 +102,18 @@ class CatalogueRepository:
         for coin in coins:
             asset_coins.setdefault(coin.symbol.upper(), coin.id)
         async with store_errors():
-            version = int(await self._redis.incr(keys.CATALOGUE_VERSION))
+            version = int(await self._redis.incr(keys.CATALOGUE_SEQUENCE))
             catalogue = Catalogue(
                 version=version,
                 pairs=[_pair(row) for row in pairs],
                 coins=coins,
                 asset_coins=asset_coins,
             )
-            await self._redis.set(keys.CATALOGUE, msgspec.msgpack.encode(catalogue))
+            # Together: a reader that sees the new version must find the new catalogue.
+            async with self._redis.pipeline(transaction=True) as pipe:
+                pipe.set(keys.CATALOGUE, msgspec.msgpack.encode(catalogue))
+                pipe.set(keys.CATALOGUE_VERSION, version)
+                await pipe.execute()
         return catalogue
 
 
