@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import signal
 import sys
 
@@ -21,6 +22,9 @@ async def _run(arguments: list[str]) -> None:
         loop.add_signal_handler(number, stop.set)
     try:
         simulator = Simulator(options)
+        gc.collect()
+        gc.freeze()  # what is made once is never looked at again
+        gc.set_threshold(50_000, 20, 50)
         async with simulator.running():
             print(started_line(simulator), flush=True)
             async with Reporter(simulator, options.report_seconds).running():

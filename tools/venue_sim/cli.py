@@ -32,6 +32,7 @@ def _parser() -> argparse.ArgumentParser:
         "--symbols-extra", type=int, default=defaults.symbols_extra, help="small coins more per venue"
     )
     market.add_argument("--coins", type=int, default=defaults.coins, help="only the N largest coins; 0: all")
+    market.add_argument("--symbols", default="", help="only these, BASE-QUOTE with commas; empty: all")
     market.add_argument("--history-days", type=int, default=defaults.history_days)
     market.add_argument(
         "--keep-trades", type=int, default=defaults.keep_trades, help="live trades kept for REST"
@@ -89,6 +90,7 @@ def parse(arguments: list[str]) -> Options:
         quote_ratio=found.quote_ratio,
         symbols_extra=found.symbols_extra,
         coins=found.coins,
+        symbols=tuple(symbol for symbol in found.symbols.split(",") if symbol),
         history_days=found.history_days,
         keep_trades=found.keep_trades,
         step_ms=found.step_ms,

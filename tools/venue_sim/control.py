@@ -25,7 +25,7 @@ class ControlError(ValueError):
 
 class ControlSite:
     """`GET /`, `/stats`, `/pairs/{venue}`, `/ledger/{venue}/{symbol}`, `/trades/{venue}/{symbol}`, `/faults`;
-    `POST /script`, `/trade`, `/fault`, `/rate`, `/pause`, `/resume`; `DELETE /fault[/{id}]`, `/script/{venue}/{symbol}`.
+    `POST /script`, `/trade`, `/list`, `/fault`, `/rate`, `/pause`, `/resume`; `DELETE /fault[/{id}]`, `/script/{venue}/{symbol}`.
     """
 
     def __init__(self, simulator: Simulator) -> None:
@@ -44,6 +44,7 @@ class ControlSite:
             ("POST", "script"): self._script,
             ("DELETE", "script"): self._remove_script,
             ("POST", "trade"): self._trade,
+            ("POST", "list"): self._list,
             ("POST", "rate"): self._rate,
             ("POST", "pause"): self._pause,
             ("POST", "resume"): self._resume,
@@ -172,15 +173,21 @@ class ControlSite:
         size = None if "size" not in body else int(Decimal(str(body["size"])) * pair.size_scale)
         if price < 1 or size == 0:
             raise ControlError("price and size are at least one step")
-        trade = self._simulator.trade_now(
-            pair, price, size, sold=body.get("side") == "sell", shift_us=int(body.get("shift_ms", 0)) * 1000
-        )
+        now_us = self._simulator.market.venue_us(pair.instrument.venue)
+        shifted_us = now_us + int(body.get("shift_ms", 0)) * 1000
+        at_us = int(body["time_us"]) if "time_us" in body else shifted_us
+        trade = self._simulator.trade_now(pair, price, size, sold=body.get("side") == "sell", at_us=at_us)
         return {
             "id": trade[0],
             "price": pair.price_text(trade[1]),
             "size": pair.size_text(trade[2]),
             "time_us": trade[3],
         }
+
+    async def _list(self, request: Request, _: list[str]) -> Any:
+        body = request.json()
+        pair = self._simulator.list_new(str(body.get("venue")), str(body.get("symbol")))
+        return {"venue": pair.instrument.venue, "symbol": pair.symbol, "native": pair.instrument.native}
 
     async def _rate(self, request: Request, _: list[str]) -> Any:
         rate = float(request.json().get("rate", -1))

@@ -175,4 +175,4 @@ class Effects:
             return
         for pair in self._simulator.market.all_pairs():
             if id(pair) == pair_identity:
-                site.publish_held(pair, items)
+                site.publish_held(pair, [item for item in items if not callable(item)])

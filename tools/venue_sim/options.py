@@ -26,6 +26,7 @@ class Options:
     quote_ratio: float = 3.0
     symbols_extra: int = 0
     coins: int = 0
+    symbols: tuple[str, ...] = ()
     history_days: int = 730
     keep_trades: int = 5_000_000
     step_ms: float = 10.0

@@ -12,9 +12,16 @@ from tools.venue_sim.control import ControlSite
 from tools.venue_sim.effects import Effects
 from tools.venue_sim.engine import Engine
 from tools.venue_sim.faults.engine import Faults
-from tools.venue_sim.market.assets import extra_asset
+from tools.venue_sim.market.assets import asset_of, extra_asset
 from tools.venue_sim.market.generator import Generator
-from tools.venue_sim.market.instruments import BINANCE, COINBASE, KRAKEN, Instrument, default_instruments
+from tools.venue_sim.market.instruments import (
+    BINANCE,
+    COINBASE,
+    KRAKEN,
+    Instrument,
+    default_instruments,
+    make_instrument,
+)
 from tools.venue_sim.market.market import Market, SyntheticMarket
 from tools.venue_sim.market.pair import Pair
 from tools.venue_sim.market.prices import PriceModel
@@ -82,6 +89,8 @@ class Simulator:
         for venue, port in self._ports().items():
             if port is not None and venue != COINGECKO:
                 instruments += default_instruments(venue, options.symbols_extra, options.coins)
+        if options.symbols:
+            instruments = [one for one in instruments if one.symbol in options.symbols]
         market = SyntheticMarket(
             options.seed, instruments, history_days=options.history_days, live_rate=options.rate
         )
@@ -177,10 +186,22 @@ class Simulator:
         else:
             self.synthetic()[0].pressure.paused = paused
 
-    def trade_now(self, pair: Pair, price: int, size: int | None, *, sold: bool, shift_us: int) -> Trade:
+    def list_new(self, venue: str, symbol: str) -> Pair:
+        """List a new pair of known (or extra) assets now."""
+        market, generator = self.synthetic()
+        base, _, quote = symbol.partition("-")
+        if venue not in market.pairs or market.find(venue, symbol) is not None:
+            raise NotPossibleError(f"{symbol} cannot be listed on {venue}: no such venue, or listed already")
+        try:
+            pair = market.list_new(make_instrument(venue, asset_of(base), asset_of(quote)))
+        except KeyError as error:
+            raise NotPossibleError(f"unknown asset {error}; X0001, X0002 ... may be made up") from error
+        generator.refill()
+        return pair
+
+    def trade_now(self, pair: Pair, price: int, size: int | None, *, sold: bool, at_us: int) -> Trade:
         """One trade on command: booked, and sent to who listens."""
         size = size or max(1, int(pair.mean_size))
-        at_us = self.market.venue_us(pair.instrument.venue) + shift_us
         trade = pair.tape.append(price, -size if sold else size, at_us)
         self.source.trades_made += 1
         site = self.sites.get(pair.instrument.venue)

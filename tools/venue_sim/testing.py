@@ -83,9 +83,13 @@ class Control:
         await self._call("DELETE", f"/script/{venue}/{symbol}")
 
     async def trade(self, venue: str, symbol: str, price: Any, **more: Any) -> dict[str, Any]:
-        """One trade now: `size`, `side` ("buy" or "sell" of the taker) and `shift_ms` are optional."""
+        """One trade now: `size`, `side` ("buy" or "sell" of the taker), `shift_ms` or `time_us` are optional."""
         body = {"venue": venue, "symbol": symbol, "price": str(price), **more}
         return dict(await self._call("POST", "/trade", body))
+
+    async def list_new(self, venue: str, symbol: str) -> dict[str, Any]:
+        """List a pair without any history."""
+        return dict(await self._call("POST", "/list", {"venue": venue, "symbol": symbol}))
 
     async def rate(self, rate: float) -> None:
         """Trades per second of the whole market."""

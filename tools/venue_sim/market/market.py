@@ -116,15 +116,26 @@ class SyntheticMarket(Market):
         self._cache = HistoryCache()
         started_day = self.started_us // (bars.DAY_MS * 1000)
         self.listed_from_ms = (started_day - history_days) * bars.DAY_MS
+        self.live_rate = live_rate
+        self._total_weight = 1.0
         for instrument in instruments:
             history = History(self.model, instrument, self._cache)
             pair = Pair(instrument, Tape(instrument, history), self.clocks[instrument.venue])
             pair.tape.begin(self.started_us, self.listed_from_ms)
             self.add(pair)
         self._total_weight = sum(pair.instrument.weight for pair in self.all_pairs()) or 1.0
-        self.live_rate = live_rate
         for pair in self.all_pairs():
             self.reprice(pair, self.started_us)
+
+    def list_new(self, instrument: Instrument) -> Pair:
+        """List a pair that never traded before: it has no history, and its first trade has the id 1."""
+        now_us = self.now_us()
+        pair = Pair(instrument, Tape(instrument, None), self.clocks[instrument.venue])
+        pair.tape.begin(now_us, now_us // 60_000_000 * 60_000)
+        self._total_weight += instrument.weight
+        self.add(pair)
+        self.reprice(pair, now_us)
+        return pair
 
     def usd(self, symbol: str, at_us: int | None = None) -> float | None:
         """Price in USD by the model, times what a depeg or a fault made of it."""

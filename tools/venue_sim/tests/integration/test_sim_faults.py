@@ -325,6 +325,43 @@ async def test_halted_and_delisted(sim: Simulation) -> None:
     assert (await get(sim.urls.binance_api + "/exchangeInfo?symbol=ETHUSDT")).status_code == 200
 
 
+async def test_a_new_listing_has_a_first_trade_ever(sim: Simulation) -> None:
+    await sim.control.list_new("coinbase", "X0042-USD")
+    products = (await get(sim.urls.coinbase_exchange_api + "/products")).json()
+    assert "X0042-USD" in {product["id"] for product in products}
+    async with advanced(sim, "X0042-USD") as tap:
+        await sim.control.trade("coinbase", "X0042-USD", "1.5", size="2")
+        await asyncio.sleep(0.3)
+    ids = [
+        int(t["trade_id"]) for m in tap.messages for e in m["events"] for t in reversed(e.get("trades", []))
+    ]
+    assert ids[0] == 1
+    with pytest.raises(RuntimeError, match="listed already"):
+        await sim.control.list_new("coinbase", "X0042-USD")
+
+
+async def test_a_trade_can_be_exactly_on_a_boundary_or_late(sim: Simulation) -> None:
+    await sim.control.pause()
+    minute = int(time.time()) // 60 * 60_000_000
+    for at_us in (minute - 1, minute, minute - 5_000_000):
+        await sim.control.trade("binance", "BTC-USDT", "70000", size="1", time_us=at_us)
+    rows = (await sim.control.ledger("binance", "BTC-USDT"))["minutes"]
+    assert rows[0]["open_time"] * 1000 == minute - 60_000_000
+    assert rows[0]["trades"] == 2
+
+
+async def test_klines_can_come_again_after_they_are_closed(sim: Simulation) -> None:
+    await sim.control.fault("reorder", venue="binance", channel="kline", window=2)
+    await sim.control.fault("duplicate", venue="binance", channel="kline")
+    async with binance(sim, "btcusdt@kline_1s") as tap:
+        await more(tap, 8)
+    closed = [message["k"]["t"] for message in tap.messages if message["k"]["x"]]
+    after = [
+        m["k"]["t"] for m in tap.messages[next(i for i, m in enumerate(tap.messages) if m["k"]["x"]) + 1 :]
+    ]
+    assert set(closed) & set(after)
+
+
 # -- the market
 
 

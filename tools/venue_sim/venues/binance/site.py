@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final
 from urllib.parse import parse_qs
@@ -29,6 +30,8 @@ MAX_ATTEMPTS: Final = 300
 ATTEMPT_WINDOW_SECONDS: Final = 300.0
 HOT_KINDS: Final = ("trade", "aggTrade", "bookTicker")
 SLOW_KINDS: Final = ("miniTicker", "ticker")
+
+Build = Callable[[int], Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,20 +264,22 @@ class BinanceSite(VenueSite):
                     session.connection.out.append(made)
                 self.messages_sent += len(sessions)
 
-    def push(self, stream: Stream, build: Any) -> None:
+    def push(self, stream: Stream, build: Build) -> None:
         """Send a slow event: `build(divisor)` makes its value for milliseconds (1000) or microseconds (1)."""
-        faults = self.faults
-        if (
-            faults.stream_faults
-            and stream.pair
-            and not faults.stream(stream.pair, stream.kind, [0], lambda _: None)
-        ):
-            return
-        for (combined, micro), sessions in stream.subscribers.items():
-            payload = orjson.dumps(build(1 if micro else 1000))
-            if combined:
-                payload = wire.envelope(stream.name, payload)
-            self._push_faulty(stream.pair, stream.kind, sessions, [payload])
+        builds = [build]
+        if self.faults.stream_faults and stream.pair is not None:
+            builds = self.faults.stream(
+                stream.pair, stream.kind, builds, lambda late: self._send_built(stream, late)
+            )
+        self._send_built(stream, builds)
+
+    def _send_built(self, stream: Stream, builds: list[Build]) -> None:
+        for build in builds:
+            for (combined, micro), sessions in stream.subscribers.items():
+                payload = orjson.dumps(build(1 if micro else 1000))
+                if combined:
+                    payload = wire.envelope(stream.name, payload)
+                self._push_faulty(stream.pair, stream.kind, sessions, [payload])
 
     def deliver_recorded(self, pair: Pair, channel: str, payload: bytes) -> None:
         """A recorded event, raw or in the combined envelope."""
@@ -303,22 +308,32 @@ class BinanceSite(VenueSite):
 
     def _send_tickers(self) -> None:
         event_us = self.market.venue_us(self.name)
-        now_ms = event_us // 1000
         traded, self._traded = self._traded, set()
         for stream in list(self.streams.values()):
             pair = stream.pair
             if stream.kind == "miniTicker@arr":
-                changed = [(one, one.day_stats(now_ms)) for one in self._changed()]
-                if changed:
-                    self.push(
-                        stream, lambda d, c=changed: [wire.mini_ticker(p, s, event_us // d) for p, s in c]
-                    )
-            elif stream.kind == "miniTicker" and pair in traded:
-                stats = pair.day_stats(now_ms)
-                self.push(stream, lambda d, p=pair, s=stats: wire.mini_ticker(p, s, event_us // d))
-            elif stream.kind == "ticker" and pair is not None:
-                stats = pair.day_stats(now_ms)
-                self.push(stream, lambda d, p=pair, s=stats: wire.ticker(p, s, event_us // d, d))
+                self._send_all_mini(stream, event_us)
+            elif pair is not None and (
+                stream.kind == "ticker" or (stream.kind == "miniTicker" and pair in traded)
+            ):
+                self._send_ticker(stream, pair, event_us)
+
+    def _send_all_mini(self, stream: Stream, event_us: int) -> None:
+        changed = [(pair, pair.day_stats(event_us // 1000)) for pair in self._changed()]
+        if changed:
+            self.push(
+                stream,
+                lambda divisor: [
+                    wire.mini_ticker(pair, stats, event_us // divisor) for pair, stats in changed
+                ],
+            )
+
+    def _send_ticker(self, stream: Stream, pair: Pair, event_us: int) -> None:
+        stats = pair.day_stats(event_us // 1000)
+        if stream.kind == "ticker":
+            self.push(stream, lambda divisor: wire.ticker(pair, stats, event_us // divisor, divisor))
+        else:
+            self.push(stream, lambda divisor: wire.mini_ticker(pair, stats, event_us // divisor))
 
     def _changed(self) -> list[Pair]:
         changed = []
