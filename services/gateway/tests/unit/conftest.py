@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
+from urllib.parse import parse_qsl
 
 import httpx
 import pytest
@@ -266,6 +267,23 @@ class FakeServices:
     answers: dict[tuple[str, str, str], Answer] = field(default_factory=dict)
     calls: list[dict[str, Any]] = field(default_factory=list)
 
+    bars: list[dict[str, Any]] = field(default_factory=list)
+
+    def _candles(self, symbol: str, query: dict[str, str]) -> Answer:
+        """Candles as the indicators service pages them."""
+        low, high = int(query.get("from", 0)), int(query.get("to", 1 << 60))
+        rows = [bar for bar in self.bars if low <= bar["open_time"] < high]
+        limit = int(query.get("limit", 500))
+        rows = rows[:limit] if "from" in query else rows[-limit:]
+        page = {
+            "symbol": symbol,
+            "interval": query["interval"],
+            "source": "consolidated",
+            "data": rows,
+            "next_cursor": None,
+        }
+        return Answer(200, json.dumps(page).encode(), {"content-type": "application/json"})
+
     def says(self, service: str, method: str, path: str, body: Any, status: int = 200) -> None:
         kind = "application/problem+json" if status >= 400 else "application/json"
         content = b"" if body is None else json.dumps(body).encode()
@@ -286,6 +304,8 @@ class FakeServices:
             {"service": service, "method": method, "path": path, "identity": identity, "query": query,
              "content": content, "headers": dict(headers or {})}
         )  # fmt: skip
+        if (service, path.rpartition("/")[0]) == ("indicators", "/candles") and self.bars:
+            return self._candles(path.rpartition("/")[2], dict(parse_qsl(query)))
         found = self.answers.get((service, method, path))
         if found is None:
             raise UpstreamUnavailable(f"{service} does not answer", retry_after_seconds=2)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from base64 import urlsafe_b64encode
 from decimal import Decimal
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.protocol import State
 
 from cryptopulse.common.contracts.alerts import AlertEvent
 from cryptopulse.common.contracts.candles import CandleBatch
@@ -27,12 +29,10 @@ def ticker(*symbols: str, **more: Any) -> list[dict[str, Any]]:
 
 
 async def closed(ws: Any) -> int:
-    try:
-        while True:
+    while ws.state is not State.CLOSED:
+        with contextlib.suppress(ConnectionClosed):
             await asyncio.wait_for(ws.recv(), 5)
-    except ConnectionClosed as end:
-        assert end.rcvd is not None
-        return int(end.rcvd.code)
+    return int(ws.close_code)
 
 
 async def test_ack_snapshot_then_contiguous_updates_in_one_schema(gateway: Any, listen: Any) -> None:

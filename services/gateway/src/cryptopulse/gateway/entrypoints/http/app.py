@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -20,11 +21,14 @@ from cryptopulse.gateway.application.use_cases import UseCases
 from cryptopulse.gateway.entrypoints.http import (
     accounts,
     api_keys,
+    candles,
+    coingecko,
     forward,
     pages,
     prices,
     seed_api,
     system,
+    udf,
 )
 from cryptopulse.gateway.entrypoints.http.edge import Edge, Origins
 from cryptopulse.gateway.entrypoints.http.openapi import build_document
@@ -35,12 +39,22 @@ def all_operations() -> list[Operation]:
     """Every operation of the public API: the one list behind routes and document."""
     return [
         *prices.OPERATIONS,
-        *forward.operations(),
+        *(_with_formats(operation) for operation in forward.operations()),
         *accounts.OPERATIONS,
         *api_keys.OPERATIONS,
         *system.OPERATIONS,
         *seed_api.OPERATIONS,
+        *udf.OPERATIONS,
+        *coingecko.OPERATIONS,
     ]
+
+
+def _with_formats(operation: Operation) -> Operation:
+    """Candle endpoints answer in more forms than the service's own."""
+    inner = operation.spec.path.removeprefix("/v1")
+    if inner not in candles.PATHS:
+        return operation
+    return replace(operation, spec=candles.formatted(operation.spec), handler=candles.handler(inner))
 
 
 @cache
