@@ -161,7 +161,7 @@ async def test_an_edit_that_is_taken_back_restores_everything(service: Any) -> N
     await add(alice, number, price="200", type="sell", timestamp="2022-03-01T00:00:00Z")
 
     async def state() -> Any:
-        found = {}
+        found: dict[str, Any] = {}
         for name in ("holdings", "lots", "realised"):
             body = (await alice.get(f"/portfolios/{number}/{name}")).json()
             found[name] = {k: v for k, v in body.items() if k not in {"version", "as_of", "holdings"}}

@@ -8,7 +8,6 @@ from contextlib import asynccontextmanager
 
 from cryptopulse.common.bus.rabbit import RabbitBus
 from cryptopulse.common.cache import client as cache
-from cryptopulse.common.contracts.http.portfolio import ROUTES
 from cryptopulse.common.contracts.topics import PORTFOLIO_EVENTS, PRICES, Queue
 from cryptopulse.common.database.outbox import OutboxRelay
 from cryptopulse.common.database.pool import Database
@@ -24,6 +23,7 @@ from cryptopulse.portfolio.adapters.live_feed import BusValuePublisher, ChangeLi
 from cryptopulse.portfolio.adapters.price_reader import RedisPriceReader
 from cryptopulse.portfolio.adapters.wanted import IngestorWantedCoins
 from cryptopulse.portfolio.application.gains import GainsReader
+from cryptopulse.portfolio.application.imports.use_case import Importer
 from cryptopulse.portfolio.application.ledger import Ledger
 from cryptopulse.portfolio.application.live import LiveValues
 from cryptopulse.portfolio.application.performance import Performer
@@ -33,6 +33,7 @@ from cryptopulse.portfolio.domain.money import use_money_context
 from cryptopulse.portfolio.entrypoints.books_http import BooksHttp
 from cryptopulse.portfolio.entrypoints.gains_http import GainsHttp
 from cryptopulse.portfolio.entrypoints.http import routes
+from cryptopulse.portfolio.entrypoints.imports_http import ImportsHttp
 from cryptopulse.portfolio.entrypoints.reports_http import ReportsHttp
 from cryptopulse.portfolio.settings import PortfolioSettings
 
@@ -65,7 +66,6 @@ async def build(settings: PortfolioSettings, runtime: Runtime) -> AsyncIterator[
     books = PostgresBooks(database)
     ledger = Ledger(books, Worth(prices, closes, catalogue, clock), wanted, clock)
     valuer = Valuer(books, prices, closes, wanted, clock)
-    performer = Performer(books, prices, closes, catalogue, clock)
     board = PriceBoard(catalogue, clock)
     live = LiveValues(
         PostgresWatchedBooks(database), board, prices, BusValuePublisher(bus), wanted, clock,
@@ -76,10 +76,12 @@ async def build(settings: PortfolioSettings, runtime: Runtime) -> AsyncIterator[
     handlers = [
         BooksHttp(books, ledger, catalogue, Cursor(settings.internal_jwt_secret)),
         ReportsHttp(ledger, valuer, live),
-        GainsHttp(books, GainsReader(books, valuer, clock), performer),
+        GainsHttp(
+            books, GainsReader(books, valuer, clock), Performer(books, prices, closes, catalogue, clock)
+        ),
+        ImportsHttp(Importer(books, ledger, prices, closes, catalogue, clock)),
     ]
-    served = [spec for spec in ROUTES if any(hasattr(one, spec.operation_id) for one in handlers)]
-    runtime.app.include_router(routes(handlers, served))
+    runtime.app.include_router(routes(handlers))
     runtime.check("postgres", database.check)
     runtime.check("redis", pinger.check)
     runtime.check(

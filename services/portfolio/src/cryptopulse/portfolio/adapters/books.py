@@ -348,6 +348,16 @@ class PostgresUnit:
             {row["fingerprint"] for row in found if row["fingerprint"]},
         )
 
+    async def known_ids(self, portfolio_id: int, ids: Collection[int]) -> dict[int, Transaction]:
+        """For rows of our own format, which name them."""
+        if not ids:
+            return {}
+        found = await self._db.fetch(
+            _REVISION + "WHERE c.portfolio_id = $1 AND c.owner_id = $2 AND c.id = ANY ($3::bigint[])",
+            portfolio_id, self._owner, list(ids),
+        )  # fmt: skip
+        return {row["id"]: rows.recorded_of(row).transaction for row in found}
+
     # --- coins ---------------------------------------------------------------------------------------------------
 
     async def coins(self, portfolio_id: int) -> list[Coin]:

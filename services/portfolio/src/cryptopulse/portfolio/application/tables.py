@@ -20,7 +20,7 @@ from cryptopulse.portfolio.application.ports import Recorded
 OWN_COLUMNS: Final = (
     "id", "timestamp", "type", "asset", "quantity", "price", "currency", "counter_asset", "counter_quantity", "fee",
     "fee_asset", "account", "note", "to_account", "total", "fx_rate", "fee_value", "cost_basis", "acquired_at",
-    "external_id", "allow_uncovered", "coin_id", "coin_name", "coin_symbol",
+    "external_id", "allow_uncovered", "price_source", "coin_id", "coin_name", "coin_symbol",
 )  # fmt: skip
 GAIN_COLUMNS: Final = (
     "disposed_at", "acquired_at", "asset", "quantity", "proceeds", "cost", "gain", "term", "kind", "disposal_id",
@@ -74,7 +74,7 @@ def transaction_line(item: Recorded) -> str:
             tx.currency or "", safe(tx.counter_asset or ""), _number(tx.counter_quantity), _number(tx.fee),
             safe(tx.fee_asset or ""), safe(tx.account), safe(tx.note or ""), safe(tx.to_account or ""),
             _number(tx.total), _number(tx.fx_rate), _number(tx.fee_value if tx.fee else None), _number(tx.cost_basis),
-            time_text(tx.acquired_us), safe(tx.external_id or ""), "true" if tx.allow_uncovered else "",
+            time_text(tx.acquired_us), safe(tx.external_id or ""), "true" if tx.allow_uncovered else "", tx.price_source,
             safe(coin.coin_id or ""), safe(coin.name or ""), safe(coin.symbol or ""),
         ]
     )  # fmt: skip

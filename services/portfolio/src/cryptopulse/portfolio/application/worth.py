@@ -50,6 +50,8 @@ class Draft:
     fee: Decimal | None = None
     fee_asset: str | None = None
     fee_price: Decimal | None = None
+    fee_value: Decimal | None = None
+    price_source: str | None = None
     cost_basis: Decimal | None = None
     acquired_us: int | None = None
     account: str = "main"
@@ -165,11 +167,16 @@ class Worth:
             value = ZERO
         else:
             value, changes = await self._main_worth(portfolio, tx, look)
-        fee_value = ZERO
+        fee_value: Decimal | None = ZERO
         if tx.fee and tx.fee_asset:
-            fee_value = await self._fee_worth(draft, tx, look, changes)
+            fee_value = draft.fee_value
+            if fee_value is None:
+                fee_value = await self._fee_worth(draft, tx, look, changes)
+        assert fee_value is not None
         with money_context():
             fields = {"value": kept(value), "fee_value": kept(fee_value), **changes}
+        if draft.price_source is not None and "price_source" in fields:
+            fields["price_source"] = draft.price_source
         return _replaced(tx, fields)
 
     async def _main_worth(
