@@ -304,8 +304,9 @@ class FakeServices:
             {"service": service, "method": method, "path": path, "identity": identity, "query": query,
              "content": content, "headers": dict(headers or {})}
         )  # fmt: skip
-        if (service, path.rpartition("/")[0]) == ("indicators", "/candles") and self.bars:
-            return self._candles(path.rpartition("/")[2], dict(parse_qsl(query)))
+        parts = path.split("/")
+        if service == "indicators" and self.bars and (parts[1] == "candles" or parts[-1] == "history"):
+            return self._candles(parts[2], dict(parse_qsl(query)))
         found = self.answers.get((service, method, path))
         if found is None:
             raise UpstreamUnavailable(f"{service} does not answer", retry_after_seconds=2)

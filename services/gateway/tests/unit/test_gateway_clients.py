@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import csv
 import io
+import time
 from decimal import Decimal
 from typing import Any
 
@@ -15,7 +16,8 @@ from cryptopulse.common.contracts.catalogue import Coin
 from cryptopulse.common.contracts.resolver import Catalogue, Pair
 
 HOUR = 3_600_000
-START = 1_700_000_000_000 - 1_700_000_000_000 % HOUR
+NOW = time.time_ns() // 1_000_000
+START = NOW - NOW % HOUR - 2_500 * HOUR
 
 
 def bar(number: int) -> dict[str, Any]:
@@ -44,12 +46,12 @@ def market(gateway: Any) -> Any:
     gateway.price("BTC-USD", "65000.5", change_24h_pct=Decimal("1.25"), high_24h=Decimal(66_000))
     gateway.price("ETH-USD", "3250.025")
     gateway.services.bars = [bar(number) for number in range(2_500)]
-    gateway.clock.ahead += (START + 2_500 * HOUR) / 1_000 - gateway.clock.now_ms() / 1_000
     return gateway
 
 
 async def test_pycoingecko_runs_with_another_base_url(market: Any) -> None:
-    client = CoinGeckoAPI(api_base_url=f"http://{market.url}/coingecko/api/v3/")
+    client = CoinGeckoAPI()
+    client.api_base_url = f"http://{market.url}/coingecko/api/v3/"
     client.session.trust_env = False
 
     async def ask(name: str, **arguments: Any) -> Any:
@@ -101,7 +103,7 @@ async def test_a_udf_adapter_finds_its_way(market: Any) -> None:
     assert config["supports_search"] != config["supports_group_request"]
     assert {"1", "60", "1D"} <= set(config["supported_resolutions"])
     clock = await market.http.get("/udf/time")
-    assert clock.text == str(market.clock.now_ms() // 1_000)
+    assert abs(int(clock.text) - market.clock.now_ms() // 1_000) <= 1
     assert clock.headers["content-type"].startswith("text/plain")
     info = await udf(market, "symbols", symbol="CRYPTOPULSE:BTC-USD")
     assert (info["ticker"], info["pricescale"], info["minmov"], info["session"]) == (
