@@ -73,7 +73,7 @@ class TestRabbitBus(BusSuite):
             with pytest.raises(BusUnavailable):
                 await bus.publish(ALERT_EVENTS, event(1), key="alert.u.r")
             async with asyncio.timeout(25):
-                while bus.is_connected:  # noqa: ASYNC110 - the bus offers no event for this
+                while bus.is_connected:
                     await asyncio.sleep(0.1)
             proxy.toxics.blackhole = False
             assert await bus.wait_connected(10)
