@@ -115,7 +115,7 @@ class RestAggTrade(msgspec.Struct):
     p: str
     q: str
     f: int
-    l: int
+    l: int  # noqa: E741 - the venue's name
     T: int
     m: bool
 
