@@ -111,3 +111,22 @@ async def test_each_private_call_carries_its_own_caller_whatever_headers_say(gat
         if callers not in (["ada", "bob"], []) or (not callers and not statuses <= {404, 415, 422}):
             wrong.append((method, path, callers, statuses))
     assert not wrong
+
+
+async def test_the_stream_is_described_as_it_speaks(gateway: Any, listen: Any) -> None:
+    document = (await gateway.http.get("/v1/asyncapi.json")).json()
+    assert document["asyncapi"] == "3.0.0"
+    messages = document["components"]["messages"]
+    gateway.price("BTC-USD", "1")
+    async with gateway.ws() as ws:
+        await ws.send('{"op":"subscribe","id":1,"channels":[{"ch":"ticker","symbols":["BTC"]}]}')
+        await ws.send('{"op":"ping"}')
+        await ws.send("nonsense")
+        gateway.hub.heartbeat()
+        heard = [await listen(ws) for _ in range(5)]
+    for message in heard:
+        schema = messages[message["type"]]["payload"]
+        assert set(schema["required"]) <= message.keys(), message
+    for row in messages.values():
+        for example in row.get("examples", ()):
+            assert set(row["payload"]["required"]) <= example["payload"].keys(), row["name"]

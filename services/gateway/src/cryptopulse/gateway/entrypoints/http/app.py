@@ -87,7 +87,7 @@ def public_app(
     app.add_exception_handler(OverLimitError, _over_limit)
     gate = Gate(use_cases, trusted_hops=trusted_hops)
     app.router.routes.extend(routes(operations, gate))
-    app.router.routes.extend(pages.routes(document, operations))
+    app.router.routes.extend(pages.routes(document))
     app.router.routes.extend(sockets)
     edge = Edge(app, use_cases, origins, trusted_hops=trusted_hops)
     return RequestScope(edge, service="gateway", is_draining=is_draining)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 import orjson
@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from cryptopulse.gateway.entrypoints.http.operations import Operation
+from cryptopulse.gateway.entrypoints.http.asyncapi import stream_document
 
 CSP: Final = (
     "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self' ws: wss:; img-src 'self' data:; "
@@ -73,15 +73,19 @@ curl '{origin}/indicators/BTC?interval=1h&amp;names=rsi,macd'</pre>
 <script src="/assets/front.js"></script></body></html>"""
 
 
-def routes(document: dict[str, Any], operations: Iterable[Operation]) -> list[BaseRoute]:
+def routes(document: dict[str, Any]) -> list[BaseRoute]:
     """The pages' routes. They are no part of the API document: nothing in them is for programs."""
     openapi = orjson.dumps(document)
     reference = _reference(document)
-    del operations
     return [
         Route("/", _front, methods=["GET"]),
         Route("/docs", _fixed(HTMLResponse(reference, headers=_HEADERS)), methods=["GET"]),
         Route("/v1/openapi.json", _json(openapi), methods=["GET"]),
+        Route(
+            "/v1/asyncapi.json",
+            _json(orjson.dumps(stream_document(document["info"]["version"]))),
+            methods=["GET"],
+        ),
         Route("/openapi.json", _json(openapi), methods=["GET"]),
         Route("/assets/style.css", _asset(STYLE, "text/css"), methods=["GET"]),
         Route("/assets/front.js", _asset(SCRIPT, "text/javascript"), methods=["GET"]),
