@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.system import Backends, System
+from tools.harness.system import Backends, System
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import httpx
 import pytest
 
 from cryptopulse.common.config import SERVICES
-from tests.e2e.system import System
+from tools.harness.system import System
 
 
 @pytest.mark.timeout(300)

@@ -11,8 +11,8 @@ import httpx
 import pytest
 import websockets
 
-from tests.e2e.receiver import Receiver
-from tests.e2e.system import System
+from tools.harness.receiver import Receiver
+from tools.harness.system import System
 
 WAIT_SECONDS = 30
 

@@ -1,0 +1,1 @@
+"""The whole system as processes, for end-to-end tests, faults and benchmarks."""
