@@ -98,10 +98,7 @@ class History:
         key = (self._instrument.venue, self._instrument.symbol, day)
         found = self._cache.minutes.get(key)
         if found is None:
-            made = self.trades(day)
-            found = bars.from_trades(
-                made.times_us, made.prices, made.sizes, made.sold, made.ids, bars.MINUTE_MS
-            )
+            found = self._fold(self.trades(day), bars.MINUTE_MS)
             self._cache.minutes[key] = found
             if len(self._cache.minutes) > _CACHED_MINUTE_DAYS:
                 self._cache.minutes.popitem(last=False)
@@ -111,8 +108,12 @@ class History:
         """One-hour rows of a day; small enough to be kept for years."""
         found = self._hours.get(day)
         if found is None:
-            found = self._hours[day] = bars.fold(self.minutes(day), "1h")
+            found = self._hours[day] = self._fold(self.trades(day), bars.HOUR_MS)
         return found
+
+    @staticmethod
+    def _fold(made: TradeDay, width_ms: int) -> bars.Rows:
+        return bars.from_trades(made.times_us, made.prices, made.sizes, made.sold, made.ids, width_ms)
 
     def _make(self, day: int) -> TradeDay:
         instrument, model = self._instrument, self._model
@@ -120,28 +121,26 @@ class History:
         counts = random.permutation(self._template)
         total = self.trades_per_day
         minute = np.repeat(np.arange(MINUTES), counts)
-        ends = np.cumsum(counts)
-        rank = np.arange(total) - np.repeat(ends - counts, counts)
-        in_minute = (rank + random.random(total)) / np.repeat(counts, counts)
+        rank = np.arange(total) - (np.cumsum(counts) - counts)[minute]
+        in_minute = (rank + random.random(total)) / counts[minute]
         times_us = day * _DAY_US + ((minute + in_minute) * 60e6).astype(np.int64)
+        # What belongs to minutes is computed for 1,440 of them, and only then spread over the trades.
         logs = self._pair_logs(day)
-        start, end = logs[minute], logs[minute + 1]
+        change = np.diff(logs)
         activity = model.activity(day)
-        wobble = _pair_volatility(instrument) / math.sqrt(MINUTES) * np.sqrt(activity[minute])
-        noise = random.standard_normal(total) * np.sqrt(in_minute * (1 - in_minute)) * wobble
-        sold = random.random(total) < 0.5 - 0.1 * np.sign(end - start)
+        wobble = _pair_volatility(instrument) / math.sqrt(MINUTES) * np.sqrt(activity)
+        noise = random.standard_normal(total) * np.sqrt(in_minute * (1 - in_minute)) * wobble[minute]
+        sold = random.random(total) < (0.5 - 0.1 * np.sign(change))[minute]
         scale = 10.0**instrument.price_decimals * venue_offset(
             model.seed, instrument.venue, instrument.base, day * _DAY_US + _DAY_US // 2
         )
-        mid = np.exp(start + (end - start) * in_minute + noise) * scale
-        half_spread = np.maximum(0.5, mid * instrument.half_spread_bp * 1e-4)
+        mid = np.exp(logs[minute] + change[minute] * in_minute + noise) * scale
+        half_spread = np.maximum(0.5, mid * (instrument.half_spread_bp * 1e-4))
         prices = np.maximum(1, np.rint(mid + np.where(sold, -half_spread, half_spread))).astype(np.int64)
         price_usd = math.exp(float(model.minute_logs(instrument.base, day)[0]))
-        share = (
-            minute_size(instrument, price_usd) * activity[minute] / np.repeat(np.maximum(counts, 1), counts)
-        )
+        share = minute_size(instrument, price_usd) * activity / np.maximum(counts, 1)
         spread = np.exp(_SIZE_SIGMA * random.standard_normal(total) - _SIZE_SIGMA**2 / 2)
-        sizes = np.maximum(1, np.rint(share * spread)).astype(np.int64)
+        sizes = np.maximum(1, np.rint(share[minute] * spread)).astype(np.int64)
         return TradeDay(self.first_id(day), times_us, prices, sizes, sold)
 
     def _pair_logs(self, day: int) -> NDArray[np.float64]:

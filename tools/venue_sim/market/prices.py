@@ -31,7 +31,7 @@ def keyed(seed: int, *parts: object) -> np.random.Generator:
     """A generator of its own for each name; the same key gives the same numbers for ever."""
     text = "/".join(str(part) for part in (seed, *parts))
     key = int.from_bytes(hashlib.blake2b(text.encode(), digest_size=16).digest(), "big")
-    return np.random.Generator(np.random.Philox(key=key))
+    return np.random.Generator(np.random.SFC64(key))
 
 
 class PriceModel:
