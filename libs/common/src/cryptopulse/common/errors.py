@@ -106,6 +106,8 @@ class LimitExceeded(Refused):
 
     code = "limit-exceeded"
 
-    def __init__(self, detail: str, *, code: str | None = None, retry_after_seconds: float | None = None) -> None:
+    def __init__(
+        self, detail: str, *, code: str | None = None, retry_after_seconds: float | None = None
+    ) -> None:
         super().__init__(detail, code=code)
         self.retry_after_seconds = retry_after_seconds

@@ -7,7 +7,9 @@ from typing import Any, Literal
 
 from cryptopulse.common.contracts.base import Message
 
-AlertEventType = Literal["alert.triggered", "alert.resolved", "alert.expired", "alert.error", "alert.gap", "alert.summary"]
+AlertEventType = Literal[
+    "alert.triggered", "alert.resolved", "alert.expired", "alert.error", "alert.gap", "alert.summary"
+]
 
 
 class AlertEvent(Message):

@@ -104,7 +104,9 @@ class Resolver:
         if crossed:
             return self._of_symbol(crossed[0])
         if coin is not None:
-            return Resolved(symbol=f"{coin.symbol.upper()}-USD", base=coin.symbol.upper(), quote="USD", coin_id=coin.id)
+            return Resolved(
+                symbol=f"{coin.symbol.upper()}-USD", base=coin.symbol.upper(), quote="USD", coin_id=coin.id
+            )
         raise UnknownSymbolError(f"{text!r} is not known: say BASE-QUOTE, an asset, or a CoinGecko id")
 
     def coin(self, coin_id: str) -> Coin | None:
@@ -113,7 +115,9 @@ class Resolver:
 
     def _of_symbol(self, symbol: str) -> Resolved:
         base, _, quote = symbol.partition("-")
-        return Resolved(symbol=symbol, base=base, quote=quote, coin_id=self._bases.get(base), pair=self._pairs.get(symbol))
+        return Resolved(
+            symbol=symbol, base=base, quote=quote, coin_id=self._bases.get(base), pair=self._pairs.get(symbol)
+        )
 
     def _crossed(self, symbol: str, text: str) -> Resolved:
         base, _, quote = symbol.partition("-")
