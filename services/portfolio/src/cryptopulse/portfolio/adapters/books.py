@@ -16,6 +16,7 @@ from cryptopulse.common.database.outbox import enqueue
 from cryptopulse.common.database.pool import Database
 from cryptopulse.common.errors import Conflict, Invalid, NotFound, PreconditionFailed
 from cryptopulse.portfolio.adapters import rows
+from cryptopulse.portfolio.adapters.bulk import insert_rows
 from cryptopulse.portfolio.application.ports import (
     Answer,
     Coin,
@@ -236,32 +237,31 @@ class PostgresUnit:
         ids: Sequence[int],
         now_us: int,
     ) -> None:
-        await self._db.copy_records_to_table(
-            "transaction_revision",
-            columns=rows.REVISION_COLUMNS,
-            records=[
-                (portfolio.id, number, 1, self._owner, False, now_us, *rows.transaction_row(transaction))
-                for number, (transaction, _) in zip(ids, items, strict=True)
-            ],
-        )
-        await self._db.copy_records_to_table(
-            "transaction_current",
-            columns=rows.CURRENT_COLUMNS,
-            records=[
-                (portfolio.id, number, 1, self._owner, t.at_us, t.asset, t.kind, t.account, t.external_id, t.fingerprint)
-                for number, (t, _) in zip(ids, items, strict=True)
-            ],
-        )  # fmt: skip
+        revisions = [
+            (portfolio.id, number, 1, self._owner, False, now_us, *rows.transaction_row(transaction))
+            for number, (transaction, _) in zip(ids, items, strict=True)
+        ]
+        current = [
+            (
+                portfolio.id,
+                number,
+                1,
+                self._owner,
+                t.at_us,
+                t.asset,
+                t.kind,
+                t.account,
+                t.external_id,
+                t.fingerprint,
+            )
+            for number, (t, _) in zip(ids, items, strict=True)
+        ]
+        await insert_rows(self._db, "transaction_revision", rows.REVISION_COLUMNS, revisions)
+        await insert_rows(self._db, "transaction_current", rows.CURRENT_COLUMNS, current)
 
     async def _add_legs(self, portfolio: Portfolio, postings: Sequence[Posting]) -> None:
         records = [rows.leg_row(portfolio.id, self._owner, posting) for posting in postings]
-        if len(records) > 8:
-            await self._db.copy_records_to_table("leg", columns=rows.LEG_COLUMNS, records=records)
-            return
-        marks = ", ".join(f"${number}" for number in range(1, len(rows.LEG_COLUMNS) + 1))
-        statement = f"INSERT INTO leg ({', '.join(rows.LEG_COLUMNS)}) VALUES ({marks})"  # noqa: S608 - fixed columns
-        for record in records:
-            await self._db.execute(statement, *record)
+        await insert_rows(self._db, "leg", rows.LEG_COLUMNS, records)
 
     async def _count(self, portfolio_id: int, change: int) -> None:
         await self._db.execute(
