@@ -71,7 +71,7 @@ class Feed:
         self.start_us = (time.time_ns() // 1000 - 30 * MINUTE_US) // MINUTE_US * MINUTE_US
         self.seq = 0
         self.ids: dict[tuple[str, str], int] = {}
-        self.offset_us = 0
+        self.offset_us = -30 * MINUTE_US
 
     def trade(
         self,
@@ -108,7 +108,7 @@ class Feed:
             mine = [q for q in quotes or [] if shard_of(q.symbol.partition("-")[0], SHARDS) == shard]
             batch = TickBatch(
                 venue=venue, shard=shard, epoch=1, seq=self.seq, sent_us=time.time_ns() // 1000,
-                clock_offset_us=self.offset_us, trades=part, quotes=mine, **more,
+                clock_offset_us=(trades[-1].event_us - time.time_ns() // 1000) if trades else self.offset_us, trades=part, quotes=mine, **more,
             )  # fmt: skip
             await self.bus.publish(
                 TICKS, batch, key=f"batch.{shard}.{venue}", cc=[f"tick.{venue}.{s}" for s in symbols]
@@ -298,3 +298,8 @@ async def redis(redis_db: str) -> AsyncIterator[Any]:
     client = redis_asyncio.Redis.from_url(redis_db)
     yield client
     await client.aclose()
+
+
+@pytest.fixture
+def make_api() -> Callable[[Replica], Api]:
+    return Api

@@ -264,8 +264,13 @@ async def test_trends_answer_from_what_the_owners_wrote(api: Any, feed: Any) -> 
         return found
 
     await until(moved, 20)
-    spikes = await api.get("/market/volume-spikes")
-    assert {row["symbol"] for row in spikes["data"]} == {"BTC-USD", "ETH-USD"}
+
+    async def spiked() -> Any:
+        spikes = await api.get("/market/volume-spikes")
+        assert {row["symbol"] for row in spikes["data"]} == {"BTC-USD", "ETH-USD"}
+        return spikes
+
+    await until(spiked)
     trending = await api.get("/market/trending")
     assert set(trending["data"][0]["parts"]) == {"change", "volume", "trades"}
     breadth = await api.get("/market/breadth")

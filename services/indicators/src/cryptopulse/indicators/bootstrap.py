@@ -107,8 +107,24 @@ async def build(settings: Settings, runtime: Runtime) -> AsyncIterator[None]:
     runtime.check("redis", pinger.check)
     runtime.check("postgres", database.check)
 
+    _register_loops(settings, runtime, shards, owner, catalogue)
+    runtime.on_drain("shards", owner.release_all, timeout_seconds=15)
+    try:
+        yield
+    finally:
+        await bus.close()
+        await ingestor.close()
+        await pinger.close()
+        await redis.aclose()
+        await database.close()
+
+
+def _register_loops(
+    settings: Settings, runtime: Runtime, shards: Shards, owner: ShardOwner, catalogue: CatalogueConsumer
+) -> None:
     runtime.loop("shards", owner.run, stall_seconds=60)
     runtime.loop("catalogue", catalogue.run)
+    runtime.loop("pairs", shards.every(1.0, catalogue.note_pairs, "noting of pairs"))
     runtime.loop("prices", shards.every(settings.flush_ms / 1000, _prices, "flush of prices"))
     runtime.loop(
         "values", shards.every(settings.values_ms / 1000, ShardWorker.flush_values, "flush of values")
@@ -123,15 +139,6 @@ async def build(settings: Settings, runtime: Runtime) -> AsyncIterator[None]:
         shards.every(settings.holes_seconds, ShardWorker.ask_for_holes, "search for holes"),
         stall_seconds=7_200,
     )
-    runtime.on_drain("shards", owner.release_all, timeout_seconds=15)
-    try:
-        yield
-    finally:
-        await bus.close()
-        await ingestor.close()
-        await pinger.close()
-        await redis.aclose()
-        await database.close()
 
 
 async def _prices(worker: ShardWorker) -> None:

@@ -60,6 +60,8 @@ class ShardMarket:
         self.stats: dict[tuple[str, str], DayStats] = {}
         self.dirty_venues: dict[str, VenueState] = {}
         self.dirty_targets: dict[str, TargetState] = {}
+        self.new_pairs: set[tuple[str, str]] = set()
+        """(venue, symbol) seen for the first time by this owner: the catalogue may not know them."""
         self.ticks = 0
         self.refused_batches = 0
         self._inputs: dict[str, list[VenueState]] = {}
@@ -361,6 +363,7 @@ class ShardMarket:
             source = VenueState(symbol, venue, series, TradeIds(), simulated=simulated)
             self.state.venues[key] = source
             self._wire(source)
+            self.new_pairs.add((venue, symbol))
         if simulated != source.simulated:
             source.simulated = source.series.simulated = simulated
         return source

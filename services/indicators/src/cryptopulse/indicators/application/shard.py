@@ -45,6 +45,8 @@ HOLE_WAITS_MS: Final = (60_000, 600_000, 3_600_000)
 LAGGING_US: Final = 1_000_000
 """Ticks that waited longer than this are folded without looking at forming indicators."""
 
+CAUGHT_UP_US: Final = 3_000_000
+"""A queue that brought nothing for so long is empty."""
 SCORES: Final[dict[str, tuple[tuple[str, str, str], ...]]] = {
     "1m": tuple(("change", f"change_{window}", window) for window in ("1m", "5m", "15m", "1h")),
     "5m": tuple(("change", f"change_{window}", window) for window in ("4h", "24h")),
@@ -107,6 +109,8 @@ class ShardWorker:
         self._restoring: dict[str, bytes] | None = None
         self._formed_ms = 0
         self._gone: set[str] = set()
+        self._handled_us = 0
+        self._opened_us = clock.now_us()
 
     # --- beginning and end ---------------------------------------------------------------------------------------
 
@@ -136,6 +140,7 @@ class ShardWorker:
         self._last = delivery
         newest = batch.trades[-1].received_us if batch.trades else batch.sent_us
         self.lag_us = max(0, self._clock.now_us() - newest)
+        self._handled_us = self._clock.now_us()
         tick_age.observe(self.lag_us / 1e6)
         if self.market.closed or len(self.market.state.targets) != self._targets_known:
             self._after_batch()
@@ -267,8 +272,12 @@ class ShardWorker:
     # --- out -----------------------------------------------------------------------------------------------------
 
     def tick_clock(self) -> None:
-        """Close what the clock closes."""
-        self.market.close_by_clock(self._clock.now_us())
+        """Close what the clock closes, unless ticks of the past still wait for us: then their own times close minutes."""
+        now_us = self._clock.now_us()
+        behind = self.lag_us > LAGGING_US and now_us - self._handled_us < CAUGHT_UP_US
+        if behind or now_us - self._opened_us < CAUGHT_UP_US:
+            return
+        self.market.close_by_clock(now_us)
         self._after_batch()
 
     async def flush_prices(self) -> None:

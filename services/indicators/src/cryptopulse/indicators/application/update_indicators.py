@@ -19,6 +19,7 @@ from cryptopulse.indicators.domain.registry import DEFINITION_VERSION, live_stud
 
 Key = tuple[str, str, Interval]
 WARM_BARS: Final = 1_000
+KEPT_FINALS: Final = 20
 YIELD_EVERY: Final = 40
 """Bars folded between two looks at the loop: about two milliseconds."""
 
@@ -64,14 +65,22 @@ class SavedSeries(msgspec.Struct, array_like=True):
 class LiveSeries:
     """One live series with what surrounds it."""
 
-    __slots__ = ("backlog", "core", "revision", "seq", "warm")
+    __slots__ = ("backlog", "core", "finals", "revision", "seq")
 
     def __init__(self) -> None:
         self.core: IndicatorSeries | None = None
         self.backlog: list[Bar] = []
         self.seq = 0
         self.revision = 0
-        self.warm = False
+        """How often values that were final were corrected."""
+        self.finals: dict[int, tuple[float | None, ...]] = {}
+        """The newest final values as they were told, by open time."""
+
+    def told(self, open_time: int, values: Sequence[float | None]) -> None:
+        """Remember what was told as final."""
+        self.finals[open_time] = tuple(values)
+        while len(self.finals) > KEPT_FINALS:
+            del self.finals[next(iter(self.finals))]
 
 
 class IndicatorBook:
@@ -116,7 +125,7 @@ class IndicatorBook:
             self.dirty[key] = None
             live.backlog.append(bar)
             return None
-        live.revision = bar.revision
+        live.told(bar.open_time, values)
         self.changed.add(key)
         return self._update(key, live, core, bar, values, closed=True, as_of_us=as_of_us)
 
@@ -183,58 +192,49 @@ class IndicatorBook:
         anchor = live.core.anchor if live.core is not None else None
         bars = await self._bars(symbol, source, interval, anchor, live)
         core = IndicatorSeries(live_studies(interval), scale_of(bars))
-        updates: list[IndicatorUpdate] = []
+        waited = {bar.open_time for bar in live.backlog}
+        found: list[tuple[Candle | Bar, list[float | None], int]] = []
         for count, bar in enumerate(bars, 1):
-            if core.last_open is not None and bar.open_time <= core.last_open:
-                continue
             values = core.commit(point_of(bar, interval, core.scale))
-            waited = bar.open_time in {one.open_time for one in live.backlog}
-            if waited or (changed_from is not None and bar.open_time >= changed_from):
-                updates.append(
-                    self._update(
-                        key,
-                        live,
-                        core,
-                        bar,
-                        values,
-                        closed=True,
-                        as_of_us=next_open(bar.open_time, interval) * 1000,
-                    )
-                )
+            if bar.open_time in waited or (changed_from is not None and bar.open_time >= changed_from):
+                found.append((bar, values, count))
             if count % YIELD_EVERY == 0:
                 await asyncio.sleep(0)
-        late = sorted(live.backlog, key=lambda bar: bar.open_time)
-        known = {bar.open_time for bar in bars}
-        if any(bar.open_time in known and not _same(bar, bars) for bar in late):
-            return await self._again(key)
-        for bar in late:
-            if core.last_open is None or bar.open_time > core.last_open:
-                try:
-                    values = core.commit(point_of(bar, interval, core.scale))
-                except ScaleExceededError:
-                    return await self._again(key)
-                updates.append(
-                    self._update(
-                        key,
-                        live,
-                        core,
-                        bar,
-                        values,
-                        closed=True,
-                        as_of_us=next_open(bar.open_time, interval) * 1000,
-                    )
-                )
+        if {bar.open_time for bar in live.backlog} != waited or self.dirty.get(key) != changed_from:
+            return []  # something closed or was corrected meanwhile: the next round has it
+        live.core = core
+        updates = self._told_anew(key, live, core, found)
         live.backlog = []
-        live.core, live.warm = core, True
         self.dirty.pop(key, None)
         self.changed.add(key)
         return updates
 
-    async def _again(self, key: Key) -> list[IndicatorUpdate]:
-        """What came meanwhile is not stored yet: the series stays to be rebuilt in the next round."""
-        await asyncio.sleep(0)
-        self.dirty.setdefault(key, None)
-        return []
+    def _told_anew(
+        self,
+        key: Key,
+        live: LiveSeries,
+        core: IndicatorSeries,
+        found: list[tuple[Candle | Bar, list[float | None], int]],
+    ) -> list[IndicatorUpdate]:
+        """Updates of bars that were never told, and of those whose values are not what was told, under a new revision."""
+        changed = [item for item in found if live.finals.get(item[0].open_time) != tuple(item[1])]
+        if any(bar.open_time in live.finals or bar.revision for bar, _, _ in changed):
+            live.revision += 1
+        updates = []
+        for bar, values, have in changed:
+            again = bar.open_time in live.finals or bar.revision > 0
+            live.told(bar.open_time, values)
+            update = self._update(
+                key, live, core, bar, values, closed=True, as_of_us=next_open(bar.open_time, key[2]) * 1000
+            )
+            updates.append(
+                msgspec.structs.replace(
+                    update,
+                    revision=live.revision if again else 0,
+                    warmup=core.warmup_at(have),
+                )
+            )
+        return updates
 
     async def _bars(
         self, symbol: str, source: str, interval: Interval, anchor: int | None, live: LiveSeries
@@ -250,7 +250,7 @@ class IndicatorBook:
         merged: dict[int, Candle | Bar] = {bar.open_time: bar for bar in stored}
         for at, bar in newest.items():
             known = merged.get(at)
-            if known is None or bar.revision > known.revision:
+            if known is None or bar.revision >= known.revision:
                 merged[at] = bar
         return [merged[at] for at in sorted(merged)]
 
@@ -316,7 +316,7 @@ class IndicatorBook:
                     core.commit(point)
         except (ScaleExceededError, ValueError):
             return False
-        live.core, live.seq, live.revision, live.warm = core, saved.seq, saved.revision, True
+        live.core, live.seq, live.revision = core, saved.seq, saved.revision
         live.backlog = [
             bar for bar in live.backlog if core.last_open is None or bar.open_time > core.last_open
         ]
@@ -324,10 +324,3 @@ class IndicatorBook:
         if live.backlog:
             self.dirty[key] = None
         return True
-
-
-def _same(bar: Bar, bars: Sequence[Candle | Bar]) -> bool:
-    for known in reversed(bars):
-        if known.open_time == bar.open_time:
-            return known.revision >= bar.revision
-    return False

@@ -7,12 +7,13 @@ from collections.abc import Callable
 from typing import Final
 
 from cryptopulse.common.bus.protocols import Bus, Delivery, Subscription
-from cryptopulse.common.contracts.catalogue import CoinList, InstrumentList
+from cryptopulse.common.contracts.catalogue import CoinList, Instrument, InstrumentList
 from cryptopulse.common.contracts.topics import COINS, INSTRUMENTS, Queue
 from cryptopulse.common.errors import Retryable
 from cryptopulse.common.telemetry.logging import get_logger
 from cryptopulse.indicators.application.catalogue_view import CatalogueView
 from cryptopulse.indicators.application.ports import CatalogueStore
+from cryptopulse.indicators.application.shard import ShardWorker
 
 log = get_logger(__name__)
 REFRESH_SECONDS: Final = 1.0
@@ -60,6 +61,18 @@ class CatalogueConsumer:
         message: CoinList = delivery.message
         await self._store.put_coins(message.coins, simulated=message.simulated)
         self._changed = True
+
+    async def note_pairs(self, worker: ShardWorker) -> None:
+        """Pairs that trade but that no venue's list named become known by their ticks."""
+        if not worker.market.new_pairs:
+            return
+        listed = {(venue, pair.symbol) for pair in self._view.catalogue.pairs for venue in pair.venues}
+        for venue, symbol in sorted(worker.market.new_pairs - listed):
+            known = Instrument(venue=venue, symbol=symbol, native=symbol, status="trading", subscribed=True)
+            # As of the beginning of time, so that whatever the venue's own list says is newer.
+            await self._store.put_instruments(venue, [known], complete=False, simulated=False, at_us=0)
+            self._changed = True
+        worker.market.new_pairs.clear()
 
     async def run(self, beat: Callable[[], None]) -> None:
         """Renew the projection after changes, at most once a second, and follow what other replicas renewed."""
