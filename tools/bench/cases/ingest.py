@@ -115,18 +115,25 @@ def _ours(frames: list[bytes]) -> Sample:
 
 
 async def _cryptofeed(frames: list[bytes]) -> Sample:
-    trades_channel = import_module("cryptofeed.defines").TRADES
-    exchange: Any = import_module("cryptofeed.exchanges").Binance
+    """The same trades under the names of the aggregate stream, which is the one that it reads."""
+    defines, exchanges = import_module("cryptofeed.defines"), import_module("cryptofeed.exchanges")
+    symbols = import_module("cryptofeed.symbols").Symbols
+    symbols.set(defines.BINANCE, {ours: native for native, ours in NAMES.items()}, {"instrument_type": {}})
     got = 0
 
     async def count(_trade: Any, _receipt: float) -> None:
         nonlocal got
         got += 1
 
-    feed = exchange(candle_closed_only=False, symbols=[], channels=[])
-    feed.callbacks = {trades_channel: [count]}
-    feed.exchange_symbol_to_std_symbol = lambda symbol: f"{symbol[:3]}-{symbol[3:]}"
-    texts = [frame.decode() for frame in frames]
+    feed = exchanges.Binance(callbacks={defines.TRADES: count})
+    feed.requires_authentication = False
+    texts = [
+        frame.decode()
+        .replace("@trade", "@aggTrade")
+        .replace('"e":"trade"', '"e":"aggTrade"')
+        .replace('"t":', '"a":')
+        for frame in frames
+    ]
     watch = Stopwatch()
     for text in texts:
         await feed.message_handler(text, None, 1_723_161_254.0)
