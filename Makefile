@@ -68,7 +68,7 @@ coverage: venv ## what the unit and contract tests reach
 	@$(PY) -m coverage combine -q && $(PY) -m coverage report
 
 bench: venv system ## the benchmarks beside their yardsticks: CASE=route picks one
-	@exec $(PY) -m tools.local_stack exec --tied -- $(PY) -m tools.bench $(CASE)
+	@exec $(PY) -m tools.local_stack exec --tied -- $(PY) -m tools.bench $(CASE) $(ARGS)
 
 ##@ Upkeep
 
