@@ -75,6 +75,11 @@ class Consumer:
         return channel is not None and not channel.is_closed and self._tag in channel.consumers
 
     @property
+    def was_established(self) -> bool:
+        """True once it has consumed on any channel; before that its first channel is still to come."""
+        return self._epoch > 0
+
+    @property
     def wanted(self) -> bool:
         """False once `pause` or `close` was called."""
         return not self._stopping

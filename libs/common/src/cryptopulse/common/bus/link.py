@@ -112,6 +112,7 @@ class Link:
     async def _watch(self, connection: AbstractConnection) -> None:
         closed = asyncio.ensure_future(_closed(connection))
         try:
+            await self._on_tick()  # what was asked for while the connection was being set up
             while not closed.done():
                 await asyncio.wait({closed}, timeout=WATCH_SECONDS)
                 if closed.done():

@@ -300,6 +300,8 @@ class RabbitBus:
         self._consumers = [c for c in self._consumers if c.wanted]
         async with self._restoring:
             for consumer in self._consumers:
-                if not consumer.active:
+                if consumer.active:
+                    continue
+                if consumer.was_established:
                     log.warning("consumer restored", queue=consumer.queue.name)
-                    await consumer.establish(connection)
+                await consumer.establish(connection)
