@@ -176,7 +176,6 @@ def _reference(base: _Base, parts: Parts) -> tuple[ReferencePoller | None, Seque
     )
     source = coingecko.CoinGeckoSource(client, base.quota, base.clock, pools)
     publishers = base.publishers(source.name, ClockOffset(), "1/1")
-    lasting = MONTH_SECONDS / settings.coingecko_per_month
     poller = ReferencePoller(
         source,
         bus=base.bus,
@@ -185,8 +184,9 @@ def _reference(base: _Base, parts: Parts) -> tuple[ReferencePoller | None, Seque
         wanted=RedisWanted(base.redis),
         lease=base.lease,
         plan=PollPlan(
-            max(settings.coingecko_poll_seconds, 2 * lasting, settings.coingecko_guard_seconds),
-            settings.coingecko_pages,
+            price_seconds=max(settings.coingecko_poll_seconds, settings.coingecko_guard_seconds),
+            pages=settings.coingecko_pages,
+            call_seconds=MONTH_SECONDS / settings.coingecko_per_month,
         ),
         publishers=publishers,
         shards=settings.shards,

@@ -26,8 +26,7 @@ from cryptopulse.ingestor.domain.ordering import Gap
 
 STATUS_SECONDS: Final = 2.0
 TICK_SECONDS: Final = 0.1
-SAVE_SECONDS: Final = 1.0
-LEASE_SECONDS: Final = 1.0
+STORE_SECONDS: Final = 1.0
 _ORDER: Final[tuple[ConnectionState, ...]] = (
     "live", "degraded", "subscribing", "connecting", "backoff", "draining", "stopped",
 )  # fmt: skip
@@ -83,7 +82,7 @@ class VenueFeed:
         self._saved: dict[str, tuple[int, int]] = {}
         self._changed = asyncio.Event()
         self._hinted: dict[str, tuple[int, float]] = {}
-        self._due = {"status": 0.0, "save": 0.0, "lease": 0.0}
+        self._status_due = 0.0
         self._repair = Repair(venue, ingest, clock, self._to_native, on_loss=self._lost)
         self._silence = SilenceWatch(venue, ingest, clock, self._to_native, self._repair.begin)
         self._connections = Connections(
@@ -102,19 +101,17 @@ class VenueFeed:
         helpers = [
             asyncio.create_task(self._keep_catalogue(), name=f"catalogue {name}"),
             asyncio.create_task(self._keep_watch(), name=f"silence {name}"),
+            asyncio.create_task(self._keep_store(), name=f"lease and ids {name}"),
         ]
         try:
             while True:
                 beat()
-                if self._is_due("lease", LEASE_SECONDS):
-                    await self._keep_lease()
                 if self.active and not self.paused:
                     self._repair.tick()
                     self._connections.tick()
-                    if self._is_due("save", SAVE_SECONDS):
-                        await self._save_ids()
-                if self._changed.is_set() or self._is_due("status", STATUS_SECONDS):
+                if self._changed.is_set() or self._clock.monotonic() >= self._status_due:
                     self._changed.clear()
+                    self._status_due = self._clock.monotonic() + STATUS_SECONDS
                     await self._publish_status()
                 await asyncio.sleep(TICK_SECONDS)
         finally:
@@ -197,14 +194,18 @@ class VenueFeed:
         worst = max(states, key=_ORDER.index)
         return "degraded" if worst != "live" and "live" in states else worst
 
-    def _is_due(self, what: str, seconds: float) -> bool:
-        now = self._clock.monotonic()
-        if now < self._due[what]:
-            return False
-        self._due[what] = now + seconds
-        return True
-
     # --- lease ---------------------------------------------------------------------------------------------------
+
+    async def _keep_store(self) -> None:
+        """Lease and ids, beside the main loop: a store that hangs delays neither repair nor status."""
+        while True:
+            try:
+                await self._keep_lease()
+                if self.active:
+                    await self._save_ids()
+            except Exception:
+                log.exception("lease: unexpected", venue=self.venue.name)
+            await asyncio.sleep(STORE_SECONDS)
 
     async def _keep_lease(self) -> None:
         try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -30,10 +30,14 @@ log = get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class PollPlan:
-    """How often: prices of the first page and of the wanted every `price_seconds`, further pages hourly."""
+    """How often: prices of the first page and of the wanted every `price_seconds`, further pages hourly.
+
+    A poll of n calls is followed by at least n times `call_seconds`: so the month's budget lasts.
+    """
 
     price_seconds: float
     pages: int
+    call_seconds: float = 0.0
     page_seconds: float = 3_600.0
 
 
@@ -98,11 +102,11 @@ class ReferencePoller:
         while True:
             beat()
             await self._keep_lease()
-            if self._asked.is_set() and self._failures == 0:
-                next_at = 0.0
+            if self._asked.is_set() and self._failures == 0 and self.active and not self.paused and next_at:
+                next_at += await self._guarded(self._poll_fresh)
             self._asked.clear()
             if self.active and not self.paused and self._clock.monotonic() >= next_at:
-                next_at = await self._poll_once() + self._clock.monotonic()
+                next_at = await self._guarded(self._poll) + self._clock.monotonic()
             try:
                 async with asyncio.timeout(LEASE_SECONDS):
                     await self._asked.wait()
@@ -128,10 +132,10 @@ class ReferencePoller:
             for publisher in self._publishers:
                 publisher.epoch = epoch
 
-    async def _poll_once(self) -> float:
-        """Poll now; seconds until the next one."""
+    async def _guarded(self, poll: Callable[[], Awaitable[float]]) -> float:
+        """Poll now; seconds by which the next one is put off."""
         try:
-            await self._poll()
+            pause = await poll()
         except CryptoPulseError as error:
             self._failures += 1
             pause = max(self._backoff.next_seconds(), getattr(error, "retry_after_seconds", None) or 0.0)
@@ -141,7 +145,7 @@ class ReferencePoller:
         self._backoff.reset()
         self._failures = 0
         self._enter("live", "")
-        return self._plan.price_seconds
+        return pause
 
     async def publish_status(self, beat: Callable[[], None]) -> None:
         """Tell the state every few seconds."""
@@ -177,20 +181,32 @@ class ReferencePoller:
             simulated=self._simulated,
         )
 
-    async def _poll(self) -> None:
+    async def _poll_fresh(self) -> float:
+        """Coins that nobody had asked for before: one call for all of them."""
+        fresh = sorted(self._fresh)[:IDS_PER_CALL]
+        self._fresh.difference_update(fresh)
+        if fresh:
+            await self._take(await self._source.coins(fresh))
+        return self._plan.call_seconds if fresh else 0.0
+
+    async def _poll(self) -> float:
         first = await self._source.top(1)
         self._first_page = frozenset(coin.id for coin in first.coins)
         await self._take(first)
+        calls = 1
         wanted = await self._ids_wanted()
         for at in range(0, len(wanted), IDS_PER_CALL):
             await self._take(await self._source.coins(wanted[at : at + IDS_PER_CALL]))
+            calls += 1
         self._fresh.clear()
         now = self._clock.monotonic()
         if self._plan.pages > 1 and now >= self._pages_at:
             await self._take(await self._source.top(self._next_page))
+            calls += 1
             self._next_page += 1
             if self._next_page > self._plan.pages:
                 self._next_page, self._pages_at = 2, now + self._plan.page_seconds
+        return max(self._plan.price_seconds, calls * self._plan.call_seconds)
 
     async def _ids_wanted(self) -> list[str]:
         try:

@@ -20,7 +20,8 @@ from cryptopulse.ingestor.domain.ordering import Gap
 
 REPAIR_SECONDS: Final = 20.0
 """A gap whose repair takes longer is declared; what waits behind it must go on."""
-ATTEMPTS: Final = 3
+EMPTY_ANSWERS: Final = 3
+"""So many answers without the end of the gap: the venue does not have it."""
 PARALLEL: Final = 2
 GAPS_KEPT: Final = 200
 
@@ -102,21 +103,32 @@ class Repair:
             self._declare(hole)
 
     async def _fetch(self, gap: Gap, found: list[Trade]) -> None:
-        """Collect into `found`, so that a time-out keeps what came."""
+        """Collect into `found`, so that a time-out keeps what came; a venue that fails is asked again until then."""
         native = self._names.get(gap.symbol) or self._venue.native_by_rule(gap.symbol)
         next_id = gap.first_id
-        for attempt in range(ATTEMPTS):
+        failures = empty = 0
+        while empty < EMPTY_ANSWERS:
             try:
                 page = await self._venue.trades(native, replace(gap, first_id=next_id))
             except UpstreamUnavailable as error:
-                await asyncio.sleep(min(error.retry_after_seconds or 0.5 * 2**attempt, REPAIR_SECONDS))
+                pause = error.retry_after_seconds or min(0.25 * 2**failures, 4.0)
+                failures += 1
+                log.info(
+                    "repair waits",
+                    venue=self._venue.name,
+                    symbol=gap.symbol,
+                    pause=round(pause, 2),
+                    error=str(error),
+                )
+                await asyncio.sleep(pause)
                 continue
             found += page
             if page and page[-1].trade_id >= gap.last_id:
                 return
             next_id = max((trade.trade_id + 1 for trade in page), default=next_id)
             # a venue's REST may lag behind its stream by about a second
-            await asyncio.sleep(0.5 * 2**attempt)
+            await asyncio.sleep(0.5 * 2**empty)
+            empty += 1
 
     def _declare(self, hole: Gap) -> None:
         _LOST.labels(self._venue.name).inc(hole.size)

@@ -26,7 +26,7 @@ from cryptopulse.common.contracts.topics import COINS, FEEDS, HISTORY, INSTRUMEN
 from cryptopulse.common.security.identity import Identity, InternalSigner
 
 SECRET = "an-internal-secret-of-the-tests-of-ingest-0123456789"
-ROOT = Path(__file__).resolve().parents[4]
+ROOT = Path(__file__).resolve().parents[3]
 
 
 class Collector:
