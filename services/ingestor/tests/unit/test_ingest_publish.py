@@ -1,0 +1,269 @@
+"""The bounded way to the bus, and history on it: what is sent, kept and conflated."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from cryptopulse.common.clock import ManualClock, SystemClock
+from cryptopulse.common.contracts.base import Message
+from cryptopulse.common.contracts.candles import Candle, HistoryBatch
+from cryptopulse.common.contracts.ticks import Quote, TickBatch, Trade
+from cryptopulse.common.contracts.topics import Topic
+from cryptopulse.common.errors import BusUnavailable, Invalid, NotFound, UpstreamUnavailable
+from cryptopulse.ingestor.application.backfill import Backfill, HistoryDepth
+from cryptopulse.ingestor.application.ingest import Ingest
+from cryptopulse.ingestor.application.publish import FLUSH_TICKS, ShardPublisher, TickTopics
+from cryptopulse.ingestor.domain.buffering import TickBuffer
+from cryptopulse.ingestor.domain.clock_offset import ClockOffset
+from cryptopulse.ingestor.domain.history import Series
+
+AT = 1_700_000_000_000_000
+
+
+def a_trade(n: int, symbol: str = "BTC-USDT", *, price: int = 100, event_us: int | None = None) -> Trade:
+    return Trade(
+        symbol, n, Decimal(price + n), Decimal(2), "buy" if n % 2 else "sell", event_us or AT + n, AT + n
+    )
+
+
+def a_quote(bid: str, symbol: str = "BTC-USDT", ask: str = "200") -> Quote:
+    return Quote(symbol, Decimal(bid), Decimal(1), Decimal(ask), Decimal(1), AT, AT)
+
+
+class FakeBus:
+    """Keeps what is published; away for as many calls as told."""
+
+    def __init__(self) -> None:
+        self.sent: list[tuple[str, Any, str, list[str]]] = []
+        self.away = 0
+
+    async def publish(
+        self,
+        topic: Topic,
+        message: Message,
+        *,
+        key: str,
+        cc: Sequence[str] = (),
+        message_id: str | None = None,
+        headers: Mapping[str, Any] | None = None,
+    ) -> None:
+        if self.away:
+            self.away -= 1
+            raise BusUnavailable("away")
+        self.sent.append((topic.name, message, key, list(cc)))
+
+    @property
+    def batches(self) -> list[TickBatch]:
+        return [message for name, message, _, _ in self.sent if name == "ticks"]
+
+
+def a_publisher(bus: FakeBus, *, limit: int = 5_000, topics: str = "all", shard: int = 0) -> ShardPublisher:
+    return ShardPublisher(
+        bus,
+        SystemClock(),
+        venue="binance",
+        shard=shard,
+        part="1/1",
+        limit=limit,
+        flush_seconds=0.005,
+        topics=TickTopics.parse(topics),
+        simulated=False,
+        offset=ClockOffset(),
+    )
+
+
+def test_beyond_the_limit_trades_fold_into_bars_of_their_minute_and_nothing_is_uncounted() -> None:
+    buffer = TickBuffer(2)
+    trades = [a_trade(n) for n in range(1, 6)] + [
+        a_trade(6, event_us=AT + 60_000_000),
+        a_trade(7, "ETH-USDT"),
+    ]
+    for trade in trades:
+        buffer.add_trade(trade)
+    taken = buffer.take(10)
+    assert [t.trade_id for t in taken.trades] == [1, 2]
+    bars = {(b.symbol, b.first_id): b for b in taken.conflated}
+    assert set(bars) == {("BTC-USDT", 3), ("BTC-USDT", 6), ("ETH-USDT", 7)}
+    bar = bars["BTC-USDT", 3]
+    assert (bar.last_id, bar.trades, bar.open, bar.high, bar.low, bar.close) == (
+        5, 3, Decimal(103), Decimal(105), Decimal(103), Decimal(105),
+    )  # fmt: skip
+    assert (bar.volume, bar.taker_buy_volume, bar.quote_volume) == (Decimal(6), Decimal(4), Decimal(624))
+    assert buffer.conflated_trades == 5
+    buffer.add_trade(a_trade(8))
+    assert [t.trade_id for t in buffer.take(10).trades] == [8]
+
+
+def test_bars_wait_for_the_trades_before_them() -> None:
+    buffer = TickBuffer(3)
+    for n in range(1, 7):
+        buffer.add_trade(a_trade(n))
+    first = buffer.take(2)
+    assert ([t.trade_id for t in first.trades], first.conflated) == ([1, 2], [])
+    buffer.add_trade(a_trade(7))
+    second = buffer.take(2)
+    assert [t.trade_id for t in second.trades] == [3]
+    assert [(b.first_id, b.last_id) for b in second.conflated] == [(4, 7)]
+
+
+async def run_for(publisher: ShardPublisher, seconds: float) -> None:
+    task = asyncio.create_task(publisher.run())
+    await asyncio.sleep(seconds)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_a_batch_leaves_at_512_ticks_or_after_the_flush_time_in_order() -> None:
+    bus = FakeBus()
+    publisher = a_publisher(bus)
+    publisher.epoch = 7
+    for n in range(1, FLUSH_TICKS + 11):
+        publisher.add_trade(a_trade(n))
+    await run_for(publisher, 0.05)
+    assert [len(batch.trades) for batch in bus.batches] == [FLUSH_TICKS, 10]
+    assert [t.trade_id for batch in bus.batches for t in batch.trades] == list(range(1, FLUSH_TICKS + 11))
+    assert [(batch.seq, batch.epoch, batch.shard) for batch in bus.batches] == [(1, 7, 0), (2, 7, 0)]
+    assert bus.sent[0][2] == "batch.0.binance"
+
+
+@pytest.mark.parametrize(
+    ("topics", "keys"),
+    [
+        ("all", ["tick.binance.BTC-USDT", "tick.binance.ETH-USDT"]),
+        ("none", []),
+        ("eth-usdt, XRP-USD", ["tick.binance.ETH-USDT"]),
+    ],
+)
+async def test_symbol_keys_are_sent_for_whom_the_setting_says(topics: str, keys: list[str]) -> None:
+    bus = FakeBus()
+    publisher = a_publisher(bus, topics=topics)
+    publisher.add_trade(a_trade(1, "ETH-USDT"))
+    publisher.add_trade(a_trade(2))
+    await run_for(publisher, 0.03)
+    assert bus.sent[0][3] == keys
+
+
+async def test_a_bus_that_is_away_loses_nothing_within_the_bound() -> None:
+    bus = FakeBus()
+    bus.away = 3
+    publisher = a_publisher(bus)
+    task = asyncio.create_task(publisher.run())
+    for n in range(1, 1_500):
+        publisher.add_trade(a_trade(n))
+    await asyncio.sleep(0.6)
+    task.cancel()
+    assert [t.trade_id for batch in bus.batches for t in batch.trades] == list(range(1, 1_500))
+    assert [batch.seq for batch in bus.batches] == list(range(1, len(bus.batches) + 1))
+
+
+async def test_quotes_keep_the_newest_and_leave_ten_times_a_second() -> None:
+    bus = FakeBus()
+    publisher = a_publisher(bus)
+    task = asyncio.create_task(publisher.run())
+    for n in range(60):
+        publisher.add_quote(a_quote(str(100 + n)))
+        await asyncio.sleep(0.005)
+    await asyncio.sleep(0.15)
+    task.cancel()
+    sent = [quote.bid for batch in bus.batches for quote in batch.quotes]
+    assert 2 <= len(sent) <= 6
+    assert sent[-1] == Decimal(159)
+
+
+async def test_a_crossed_book_and_a_time_far_ahead_are_refused_and_kept_to_look_at() -> None:
+    bus = FakeBus()
+    publisher = a_publisher(bus)
+    ingest = Ingest("binance", ManualClock(), [publisher], hold_us=0, shards=1)
+    ingest.quote(a_quote("201"))
+    ingest.trade(a_trade(1))
+    ingest.trade(a_trade(2, event_us=AT + 86_400_000_000))
+    ingest.trade(a_trade(2))
+    assert [(q.reason, q.detail.split()[0]) for q in ingest.quarantine] == [
+        ("bad_number", "BTC-USDT:"),
+        ("bad_time", "BTC-USDT"),
+    ]
+    assert [t.trade_id for t in publisher.buffer.take(9).trades] == [1, 2]
+
+
+class FakeVenue:
+    """A venue with hourly candles since an hour, that fails as often as told."""
+
+    name = "v"
+    intervals = frozenset({"1h"})
+    rows_per_page = 10
+
+    def __init__(self, since_ms: int, fails: int = 0) -> None:
+        self.since_ms = since_ms
+        self.fails = fails
+        self.asked: list[tuple[int, int]] = []
+
+    def native_by_rule(self, symbol: str) -> str:
+        return symbol
+
+    async def candles(
+        self, native: str, symbol: str, interval: Any, from_ms: int, to_ms: int
+    ) -> list[Candle]:
+        if self.fails:
+            self.fails -= 1
+            raise UpstreamUnavailable("busy", retry_after_seconds=0.001)
+        self.asked.append((from_ms, to_ms))
+        one = Decimal(1)
+        return [
+            Candle(symbol, "v", interval, at, one, one, one, one, one, one, 1, one)
+            for at in range(max(from_ms, self.since_ms), to_ms, 3_600_000)
+        ]
+
+
+HOUR = 3_600_000
+NOW = 472_223 * HOUR
+
+
+async def work(backfill: Backfill, seconds: float = 0.2) -> None:
+    task = asyncio.create_task(backfill.run("v", {}, lambda: None))
+    await asyncio.sleep(seconds)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+def a_backfill(venue: FakeVenue, bus: FakeBus) -> Backfill:
+    fake: Any = venue
+    return Backfill([fake], bus, ManualClock(NOW), HistoryDepth(0, 2, 0), shards=4, simulated=True)
+
+
+async def test_history_is_fetched_newest_first_through_failures_and_stops_where_the_venue_has_no_more() -> (
+    None
+):
+    bus, venue = FakeBus(), FakeVenue(NOW - 15 * HOUR, fails=2)
+    bus.away = 1
+    backfill = a_backfill(venue, bus)
+    backfill.first_sight("v", ["BTC-USD"])
+    backfill.first_sight("v", ["BTC-USD"])
+    await work(backfill, 0.8)
+    pages: list[HistoryBatch] = [message for _, message, _, _ in bus.sent]
+    assert [(p.to_ms - p.from_ms) // HOUR for p in pages] == [10, 10, 10, 10, 8]
+    assert [len(p.candles) for p in pages] == [10, 5, 0, 0, 0]
+    assert [p.final for p in pages] == [False, False, False, False, True]
+    assert pages[-1].missing_before_ms == pages[-1].to_ms
+    assert all(candle.simulated for p in pages for candle in p.candles)
+    progress = backfill.progress("v")
+    assert progress is not None
+    assert (progress.series_total, progress.series_done, progress.candles) == (1, 1, 15)
+
+
+async def test_the_same_series_waits_once_and_a_wider_one_replaces_it() -> None:
+    venue = FakeVenue(0)
+    backfill = a_backfill(venue, FakeBus())
+    narrow = Series("v", "BTC-USD", "1h", NOW - 5 * HOUR, NOW, "request")
+    wide = Series("v", "BTC-USD", "1h", NOW - 8 * HOUR, NOW, "hole")
+    assert [backfill.ask(narrow), backfill.ask(narrow), backfill.ask(wide)] == [True, False, True]
+    await work(backfill)
+    assert venue.asked == [(NOW - 8 * HOUR, NOW)]
+    with pytest.raises(NotFound):
+        backfill.ask(Series("x", "BTC-USD", "1h", 0, HOUR))
+    with pytest.raises(Invalid):
+        backfill.ask(Series("v", "BTC-USD", "1m", 0, HOUR))
