@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
@@ -33,14 +33,29 @@ class Runtime:
     """The condition held at creation, and the rule is to fire for that."""
 
     def as_json(self) -> dict[str, Any]:
-        """Only what differs from the start; decimals as text."""
-        start = Runtime()
-        values = {name: getattr(self, name) for name in self.__slots__}
-        return {
-            name: str(value) if isinstance(value, Decimal) else value
-            for name, value in values.items()
-            if value != getattr(start, name)
-        }
+        """Only what differs from the start; decimals as text. Written out: it is made for every firing."""
+        values: dict[str, Any] = {}
+        if self.fired:
+            values["fired"] = self.fired
+        if self.last_fired_ms is not None:
+            values["last_fired_ms"] = self.last_fired_ms
+        if self.last_bar_ms is not None:
+            values["last_bar_ms"] = self.last_bar_ms
+        if not self.rearmed:
+            values["rearmed"] = False
+        if self.truth is not None:
+            values["truth"] = self.truth
+        if self.firing:
+            values["firing"] = True
+        if self.pending_since_us is not None:
+            values["pending_since_us"] = self.pending_since_us
+        if self.anchor is not None:
+            values["anchor"] = str(self.anchor)
+        if self.evaluated:
+            values["evaluated"] = True
+        if self.fire_now:
+            values["fire_now"] = True
+        return values
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Runtime:
@@ -51,43 +66,35 @@ class Runtime:
         return cls(**known)
 
 
-@dataclass(slots=True)
-class Gate:
-    """The checks before a firing, in one place; it changes nothing."""
-
-    definition: RuleDefinition
-    runtime: Runtime
-    snoozed_until_ms: int | None = None
-    expires_ms: int | None = None
-    refused: str = field(default="", compare=False)
-
-    def opens(self, at_ms: int) -> bool:
-        """True when the rule may fire for something that happened at `at_ms`; else `refused` says why."""
-        self.refused = self._refusal(at_ms)
-        return not self.refused
-
-    def _refusal(self, at_ms: int) -> str:
-        runtime, definition = self.runtime, self.definition
-        if self.expires_ms is not None and at_ms >= self.expires_ms:
-            return "expired"
-        if self.snoozed_until_ms is not None and at_ms < self.snoozed_until_ms:
-            return "snoozed"
-        if not runtime.rearmed:
-            return "recovering"
-        if runtime.firing:
-            return "firing"
-        if runtime.fired and (
-            definition.trigger == "once" or runtime.fired >= (definition.max_triggers or runtime.fired + 1)
-        ):
-            return "completed"
-        # Either side: a crossing that is handled again after a restart lies before the last firing.
-        last = runtime.last_fired_ms
-        if definition.cooldown_ms and last is not None and abs(at_ms - last) < definition.cooldown_ms:
-            return "cooldown"
-        if (
-            definition.trigger.startswith("once_per_bar")
-            and runtime.last_bar_ms is not None
-            and open_time(at_ms, definition.bar) <= runtime.last_bar_ms
-        ):
-            return "same bar"
+def refusal(  # noqa: PLR0911 - one line per reason
+    definition: RuleDefinition,
+    runtime: Runtime,
+    at_ms: int,
+    *,
+    snoozed_until_ms: int | None,
+    expires_ms: int | None,
+) -> str:
+    """Why a rule may not fire for something that happened at `at_ms`; empty when it may."""
+    if expires_ms is not None and at_ms >= expires_ms:
+        return "expired"
+    if snoozed_until_ms is not None and at_ms < snoozed_until_ms:
+        return "snoozed"
+    if not runtime.rearmed:
+        return "recovering"
+    if runtime.firing:
+        return "firing"
+    if not runtime.fired:
         return ""
+    if definition.trigger == "once" or runtime.fired >= (definition.max_triggers or runtime.fired + 1):
+        return "completed"
+    # Either side: a crossing that is handled again after a restart lies before the last firing.
+    last = runtime.last_fired_ms
+    if definition.cooldown_ms and last is not None and abs(at_ms - last) < definition.cooldown_ms:
+        return "cooldown"
+    if (
+        definition.trigger.startswith("once_per_bar")
+        and runtime.last_bar_ms is not None
+        and open_time(at_ms, definition.bar) <= runtime.last_bar_ms
+    ):
+        return "same bar"
+    return ""

@@ -44,7 +44,7 @@ class Position:
     holes: tuple[Hole, ...] = ()
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Market:
     """(symbol, source): its threshold index and whatever else hangs on its price."""
 

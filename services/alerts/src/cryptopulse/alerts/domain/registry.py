@@ -97,19 +97,22 @@ class Registry:
                 market = self.market(metric.symbol, str(venue))
                 market.spreads = [entry for entry in market.spreads if entry[1] is not index]
 
-    def release(self, keys: Iterable[tuple[str, str]]) -> None:
-        """One user less of each of these markets; those without users go."""
-        for key in keys:
-            self.markets[key].users -= 1
-        self.prune(keys)
+    def release(self, markets: Iterable[Market]) -> None:
+        """One user less of each of these; those without users go."""
+        for market in markets:
+            market.users -= 1
+            if market.users <= 0:
+                self._drop(market)
 
-    def prune(self, keys: Iterable[tuple[str, str]] | None = None) -> None:
-        """Drop the markets (of these) that nobody uses."""
-        for key in list(self.markets if keys is None else keys):
-            market = self.markets.get(key)
-            if market is not None and market.users <= 0:
-                del self.markets[key]
-                self.indexes.pop(price_metric(*key), None)
+    def prune(self) -> None:
+        """Drop the markets that nobody uses."""
+        for market in list(self.markets.values()):
+            if market.users <= 0:
+                self._drop(market)
+
+    def _drop(self, market: Market) -> None:
+        self.markets.pop((market.symbol, market.source), None)
+        self.indexes.pop(price_metric(market.symbol, market.source), None)
 
     def _watch_window(self, metric: Metric, index: Index) -> None:
         market, window = self.market(metric.symbol, metric.source), int(metric.detail[1])

@@ -86,7 +86,7 @@ class Replay:
         affected: dict[str, list[Rule]] = {}
         for attachment in self.roster.attached.values():
             rule = attachment.rule
-            if (market.symbol, market.source) in attachment.markets and rule.armed_ms * 1000 < hole.to_us:
+            if market in attachment.markets and rule.armed_ms * 1000 < hole.to_us:
                 affected.setdefault(rule.user_id, []).append(rule)
         name = f"gap:{market.symbol}:{market.source}:{hole.from_us}"
         cause = Cause(hole.from_us, self.now_us, name, market.symbol, market.source, late=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 from decimal import Decimal
 
-from cryptopulse.alerts.domain.attachment import Attachment, Wire
+from cryptopulse.alerts.domain.attachment import Attachment, Strand, Wire
 from cryptopulse.alerts.domain.definition import source_of_leaf, symbol_of_leaf
 from cryptopulse.alerts.domain.market import Market
 from cryptopulse.alerts.domain.registry import Registry
@@ -55,25 +55,28 @@ class Roster:
         attachment = self.attached.pop(rule_id, None)
         if attachment is None:
             return
-        registry = self.registry
-        for metric, edge, threshold, wire in attachment.strands:
-            index = registry.indexes.get(metric)
-            if index is not None:
-                index.remove(edge, threshold, wire)
-                if metric.kind != "price" and index.is_empty:
-                    registry.drop_index(metric)
+        for levels, metric, edge, threshold, wire in attachment.strands:
+            levels.remove(edge, threshold, wire)
+            if metric.kind != "price" and levels.is_empty:
+                self.registry.drop_index(metric)
+        self.registry.release(attachment.markets)
+        if not attachment.is_plain:
+            self._remove_rest(attachment)
+        if self._due:
+            self._due.pop(rule_id, None)
+
+    def _remove_rest(self, attachment: Attachment) -> None:
+        """What only some kinds of rules hang on."""
+        rule_id = attachment.rule.id
         if attachment.follows is not None:
             book, wire = attachment.follows
             book.remove(wire)
-        for key in attachment.markets:
-            market = registry.markets[key]
+        for market in attachment.markets:
             market.waiting = [wire for wire in market.waiting if wire.attachment is not attachment]
-        registry.release(attachment.markets)
         for view in attachment.views:
             if isinstance(view.leaf, SignalCondition):
                 self.signals.get(_signal_key(view), {}).pop(rule_id, None)
         self.listings.pop(rule_id, None)
-        self._due.pop(rule_id, None)
 
     def hit(
         self, wire: Wire, value: Number, threshold: Number, edge: Edge, cause: Cause, fired: list[Firing]
@@ -85,18 +88,22 @@ class Roster:
             return
         if attachment.is_composite:
             self._reconsider(attachment, cause, value, fired)
-            return
-        view = attachment.views[wire.leaf]
-        if wire.role is Role.REARM:
-            if view.is_rearmed(self.registry.value):
-                rule.rearm()
         elif wire.role is Role.ENTER:
-            is_known = isinstance(view.leaf, PriceRange) and rule.runtime.truth is True
-            if not is_known and view.holds(self.registry.value) is not False:
-                direction = "up" if edge.is_up else "down"
+            if attachment.is_plain or self._begins(wire):
+                direction = "up" if edge < 2 else "down"
                 self.collect(rule.enter(cause, value, threshold, direction), attachment, fired)
-        elif view.holds(self.registry.value) is not True:
+        elif wire.role is Role.REARM:
+            if attachment.views[wire.leaf].is_rearmed(self.registry.value):
+                rule.rearm()
+        elif attachment.views[wire.leaf].holds(self.registry.value) is not True:
             self.collect(rule.leave(cause, value, threshold), attachment, fired)
+
+    def _begins(self, wire: Wire) -> bool:
+        """Whether a crossed wire really is the beginning of its condition."""
+        view = wire.attachment.views[wire.leaf]
+        if isinstance(view.leaf, PriceRange) and wire.attachment.rule.runtime.truth is True:
+            return False
+        return view.holds(self.registry.value) is not False
 
     def collect(self, firing: Firing | None, attachment: Attachment, fired: list[Firing]) -> None:
         """Keep a firing, and take a rule out that is over."""
@@ -104,7 +111,7 @@ class Roster:
             fired.append(firing)
         if attachment.rule.is_over:
             self.remove(attachment.rule.id)
-        else:
+        elif attachment.rule.runtime.pending_since_us is not None:
             self._schedule(attachment.rule)
 
     def follow(self, wire: Wire, market: Market, anchor: Decimal | None) -> None:
@@ -228,7 +235,7 @@ class Roster:
         if not fresh or rule.created_price is None or not metrics or metrics[0].kind != "price":
             return
         now = self.registry.value(metrics[0])
-        for metric, edge, threshold, wire in list(attachment.strands):
+        for _, metric, edge, threshold, wire in list(attachment.strands):
             if (
                 now is not None
                 and wire.role is Role.ENTER
@@ -253,7 +260,7 @@ class Roster:
             for source in _sources(view):
                 market = self.registry.market(symbol, source)
                 market.users += 1
-                attachment.markets.append((symbol, source))
+                attachment.markets.append(market)
         if isinstance(leaf, Trailing) and market is not None:
             anchor = rule.runtime.anchor or rule.created_price or market.price
             self.follow(Wire(attachment, at, Role.ENTER), market, anchor)
@@ -278,8 +285,9 @@ class Roster:
         for metric in view.metrics:
             self.registry.index(metric)
         for metric, edge, threshold, role in view.wires(track=track):
-            self.registry.index(metric).add(edge, threshold, wires[role])
-            attachment.strands.append((metric, edge, threshold, wires[role]))
+            levels = self.registry.index(metric)
+            levels.add(edge, threshold, wires[role])
+            attachment.strands.append(Strand(levels, metric, edge, threshold, wires[role]))
 
 
 def _view(leaf: Leaf, rule: Rule) -> LeafView:

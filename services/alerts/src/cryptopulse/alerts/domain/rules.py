@@ -8,7 +8,9 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
 
-from cryptopulse.alerts.domain.cooldown import Gate, Runtime
+import msgspec
+
+from cryptopulse.alerts.domain.cooldown import Runtime, refusal
 from cryptopulse.alerts.domain.definition import RuleDefinition, describe
 from cryptopulse.alerts.domain.thresholds import Number
 from cryptopulse.common.contracts.alerts import AlertEventType
@@ -19,8 +21,7 @@ Direction = str
 """`up`, `down`, or `none` for what has no direction."""
 
 
-@dataclass(frozen=True, slots=True)
-class Cause:
+class Cause(msgspec.Struct, frozen=True):
     """What happened to a value: the event's own time, ours, and a name that is the same whenever it is handled again.
 
     `sequence` is the trade's id, the price's (epoch, seq), the bar's opening time ...: with the rule's id it is the
@@ -34,7 +35,7 @@ class Cause:
     source: str = ""
     simulated: bool = False
     late: bool = False
-    data: Mapping[str, Any] = field(default_factory=dict)
+    data: Mapping[str, Any] = {}
 
     @property
     def at_ms(self) -> int:
@@ -42,8 +43,7 @@ class Cause:
         return self.at_us // 1000
 
 
-@dataclass(frozen=True, slots=True)
-class Firing:
+class Firing(msgspec.Struct, frozen=True):
     """An event of a rule that is to be stored, with the state of the rule after it. `version` is the one it was made at."""
 
     rule_id: str
@@ -62,7 +62,7 @@ class Firing:
     price: Decimal | None = None
     threshold: Decimal | None = None
     direction: Direction = "none"
-    data: Mapping[str, Any] = field(default_factory=dict)
+    data: Mapping[str, Any] = {}
 
 
 def dedupe_key(rule_id: str, kind: str, sequence: str) -> str:
@@ -140,7 +140,7 @@ class Rule:
         self, cause: Cause, value: Number | None, threshold: Number | None, direction: Direction
     ) -> Firing | None:
         """Fire, unless the gate is closed; the state moves on."""
-        if self.is_over or not self.gate().opens(cause.at_ms):
+        if self.is_over or self.refusal(cause.at_ms):
             return None
         runtime, definition = self.runtime, self.definition
         runtime.fired += 1
@@ -185,9 +185,15 @@ class Rule:
             self.runtime.truth = truth
             self.dirty = True
 
-    def gate(self) -> Gate:
-        """The checks before a firing."""
-        return Gate(self.definition, self.runtime, self.snoozed_until_ms, self.expires_ms)
+    def refusal(self, at_ms: int) -> str:
+        """Why it may not fire for something at `at_ms`; empty when it may."""
+        return refusal(
+            self.definition,
+            self.runtime,
+            at_ms,
+            snoozed_until_ms=self.snoozed_until_ms,
+            expires_ms=self.expires_ms,
+        )
 
     def _state_after(self) -> str:
         """The public state after an event, by what the rule still waits for."""
@@ -228,7 +234,9 @@ class Rule:
             price=_decimal(value),
             threshold=_decimal(threshold),
             direction=direction,
-            data={**cause.data, **(data or {}), "count": self.runtime.fired},
+            data={**cause.data, **data, "count": self.runtime.fired}
+            if data
+            else {**cause.data, "count": self.runtime.fired},
         )
         self.version += 1
         self.dirty = False
