@@ -24,7 +24,8 @@ from cryptopulse.common.contracts.values import CONSOLIDATED
 from cryptopulse.common.errors import UpstreamUnavailable
 from cryptopulse.common.web.client import ServiceClient
 
-CATALOGUE_SECONDS: Final = 5.0
+CATALOGUE_SECONDS: Final = 1.0
+"""How old a look at the catalogue's version may be; an empty catalogue is looked at each time."""
 PAGE: Final = 1_000
 MAX_PAGES: Final = 200
 US: Final = Identity(user_id=None, kind="service", tier="service")
@@ -62,7 +63,7 @@ class RedisMarketReader:
     async def resolver(self) -> Resolver:
         """The resolver over the newest catalogue; an empty one while nothing was stored yet."""
         now = self._clock.monotonic()
-        if self._resolver is not None and now - self._looked_at < CATALOGUE_SECONDS:
+        if self._resolver is not None and self._version and now - self._looked_at < CATALOGUE_SECONDS:
             return self._resolver
         async with store_errors():
             version = _bytes(await self._redis.get(keys.CATALOGUE_VERSION) or b"")
