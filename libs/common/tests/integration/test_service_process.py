@@ -94,6 +94,7 @@ class Process:
         self.port = int(extra.get("CRYPTOPULSE_INGESTOR_PORT", free_port()))
         environ = {
             "PATH": os.environ["PATH"],
+            "PYTHONPATH": os.environ.get("PYTHONPATH", ""),
             "MODE": mode,
             "RABBITMQ_URL": "amqp://localhost/",
             "REDIS_URL": "redis://localhost/0",

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import ClassVar
 
 import pytest
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, ValidationError
 
 from cryptopulse.common.config import (
     DEFAULT_SYMBOLS,
@@ -126,6 +126,13 @@ def test_secrets_do_not_show_when_settings_are_printed() -> None:
     assert SECRET not in shown
     assert "hunter22" not in shown
     assert "very-secret" not in shown
+
+
+def test_a_refused_value_does_not_show_when_settings_are_made_by_hand() -> None:
+    with pytest.raises(ValidationError) as caught:
+        PlainSettings(rabbitmq_url="amqp://x", redis_url="redis://x", internal_jwt_secret="hunter22")  # type: ignore[arg-type] # as a careless caller would
+
+    assert "hunter22" not in str(caught.value)
 
 
 @pytest.mark.parametrize("scheme", ["postgres", "postgresql"])
