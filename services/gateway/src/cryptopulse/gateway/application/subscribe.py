@@ -14,7 +14,7 @@ from cryptopulse.common.contracts.identity import Identity
 from cryptopulse.common.contracts.indicators import IndicatorUpdate
 from cryptopulse.common.contracts.prices import PriceUpdate
 from cryptopulse.common.contracts.values import CONSOLIDATED
-from cryptopulse.common.errors import CryptoPulseError, Refused
+from cryptopulse.common.errors import CryptoPulseError, Refused, UpstreamUnavailable
 from cryptopulse.common.telemetry.logging import get_logger
 from cryptopulse.gateway.application.connection import Connection
 from cryptopulse.gateway.application.fan_out import Hub
@@ -259,21 +259,23 @@ class Subscriptions:
         )
         if answer.status != 200:
             raise ChannelRefusedError("not_found", "there is no such portfolio")
-        await self.watch(identity, [channel.portfolio_id])
+        await self.watch([channel.portfolio_id])
         key = (channel.name, str(identity.user_id))
         return self._hub.stream(key, stream_data.portfolio, conflated=True)
 
-    async def watch(self, identity: Identity, portfolio_ids: list[int], ttl_seconds: int = 60) -> None:
-        """Have live values of a user's portfolios computed for a while."""
+    async def watch(self, portfolio_ids: list[int], ttl_seconds: int = 60) -> None:
+        """Have live values of portfolios computed for a while; whose they are was checked when they were subscribed to."""
         body = orjson.dumps({"portfolio_ids": portfolio_ids, "ttl_seconds": ttl_seconds})
-        await self._services.call(
+        answer = await self._services.call(
             "portfolio",
             "PUT",
             "/watch",
-            identity=identity,
+            identity=Identity(None, kind="service"),
             content=body,
             headers={"content-type": "application/json"},
         )
+        if answer.status >= 300:
+            raise UpstreamUnavailable(f"portfolios are not watched ({answer.status})")
 
     async def replay(self, connection: Connection, prepared: Prepared, joined_at: int) -> list[bytes]:
         """The alerts that a client missed, from the store of events, and whether that was all of them.

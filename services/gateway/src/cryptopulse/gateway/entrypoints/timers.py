@@ -26,6 +26,7 @@ log = get_logger(__name__)
 Beat = Callable[[], None]
 
 WATCH_SECONDS: Final = 30
+WATCHED_MAX: Final = 20_000
 MARKET_SECONDS: Final = 5
 WANTED_SECONDS: Final = 120
 UNFOLLOW_SECONDS: Final = 60
@@ -116,15 +117,13 @@ class Timers:
         await self._every(WATCH_SECONDS, self._watches, beat)
 
     async def _watches(self) -> None:
-        by_user: dict[str, tuple[Identity, list[int]]] = {}
-        for connection in tuple(self.use.hub.connections.values()):
-            for stream in connection.streams:
-                name = stream.key[0]
-                if name.startswith("portfolio:") and connection.identity.user_id is not None:
-                    _, ids = by_user.setdefault(connection.identity.user_id, (connection.identity, []))
-                    ids.append(int(name.partition(":")[2]))
-        for identity, ids in by_user.values():
-            await self.subscriptions.watch(identity, sorted(set(ids)), ttl_seconds=WATCH_SECONDS * 2)
+        ids = {
+            int(stream.key[0].partition(":")[2])
+            for stream in self.use.hub.streams()
+            if stream.key[0].startswith("portfolio:") and stream.has_members
+        }
+        if ids:
+            await self.subscriptions.watch(sorted(ids)[:WATCHED_MAX], ttl_seconds=WATCH_SECONDS * 2)
 
     async def coins(self, beat: Beat) -> None:
         """Prices of coins that no connected venue trades, for the seed's sockets."""
