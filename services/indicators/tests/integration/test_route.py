@@ -212,6 +212,18 @@ async def test_history_is_stored_derived_merged_and_the_live_series_rest_on_it(a
     assert list(custom["values"]) == ["rsi_7"]
     assert await api.status("/indicators/ETH-USD", interval="1m", names="rsi", **{"rsi.period": 9999}) == 422
     assert await api.status("/indicators/ETH-USD", interval="1m", names="nonsense") == 422
+    both = await api.get("/indicators/ETH-USD", interval="1m", names="rsi,kama", source="coinbase")
+    assert both["engine"] == {"kama": "ta"}
+    assert both["values"]["kama"] is not None
+    theirs = await api.get(
+        "/indicators/ETH-USD/rsi/history", interval="1m", source="coinbase", limit=50, engine="ta"
+    )
+    assert theirs["engine"] == "ta"
+    for mine, ta in zip(rsi["data"], theirs["data"], strict=True):
+        assert abs(mine["values"]["rsi_14"] - ta["values"]["rsi"]) < 1e-6
+    listed = {row["name"]: row["engine"] for row in (await api.get("/indicators"))["data"]}
+    assert listed["kama"] == "ta"
+    assert listed["rsi"] == "cryptopulse"
 
 
 async def test_coins_symbols_and_fallback_prices(api: Any, feed: Any) -> None:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 from cryptopulse.common.bus.rabbit import RabbitBus
 from cryptopulse.common.cache.client import Pinger, connect
 from cryptopulse.common.cache.shards import ShardOwner
+from cryptopulse.common.contracts.intervals import PUBLIC_INTERVALS
 from cryptopulse.common.contracts.values import CONSOLIDATED
 from cryptopulse.common.database.pool import Database
+from cryptopulse.common.errors import Retryable
 from cryptopulse.common.runtime.service import Runtime
 from cryptopulse.common.security.identity import InternalSigner, InternalVerifier, authenticate
 from cryptopulse.common.telemetry.checks import Check
+from cryptopulse.common.telemetry.logging import get_logger
 from cryptopulse.common.web.client import ServiceClient
 from cryptopulse.common.web.pagination import Cursor
 from cryptopulse.indicators.adapters.candle_repository import CandleRepository
@@ -21,16 +25,20 @@ from cryptopulse.indicators.adapters.history_requests import IngestorHistoryRequ
 from cryptopulse.indicators.adapters.latest_reader import RedisLatestReader
 from cryptopulse.indicators.adapters.latest_store import RedisLatestStore
 from cryptopulse.indicators.adapters.publisher import BusMarketPublisher
+from cryptopulse.indicators.adapters.ta_engine import TaEngine
 from cryptopulse.indicators.application.catalogue_view import CatalogueView
 from cryptopulse.indicators.application.query_history import HistoryQueries
 from cryptopulse.indicators.application.query_trends import TrendQueries
 from cryptopulse.indicators.application.rates import RateBook
 from cryptopulse.indicators.application.shard import ShardWorker
+from cryptopulse.indicators.application.witness import WitnessRound
 from cryptopulse.indicators.entrypoints.catalogue import CatalogueConsumer
 from cryptopulse.indicators.entrypoints.http import coin_router, indicator_router, price_router, symbol_router
 from cryptopulse.indicators.entrypoints.shards import Shards, subscribe_feeds, subscribe_rates
 from cryptopulse.indicators.entrypoints.trends import trends_router
 from cryptopulse.indicators.settings import Settings
+
+log = get_logger(__name__)
 
 
 @asynccontextmanager
@@ -55,6 +63,7 @@ async def build(settings: Settings, runtime: Runtime) -> AsyncIterator[None]:
     reader = RedisLatestReader(redis)
     view = CatalogueView(reader)
     rates = RateBook()
+    engine = TaEngine(settings.worker_processes)
     publisher = BusMarketPublisher(bus, clock)
     requests = IngestorHistoryRequests(ingestor)
 
@@ -91,7 +100,7 @@ async def build(settings: Settings, runtime: Runtime) -> AsyncIterator[None]:
 
     authenticate(runtime.app, InternalVerifier(settings.internal_jwt_secret, runtime.name, clock=clock))
     cursor = Cursor(settings.internal_jwt_secret)
-    queries = HistoryQueries(store, reader)
+    queries = HistoryQueries(store, reader, engine)
     for router in (
         price_router(view, queries, reader, cursor, clock),
         indicator_router(view, queries, reader, cursor, clock),
@@ -108,10 +117,19 @@ async def build(settings: Settings, runtime: Runtime) -> AsyncIterator[None]:
     runtime.check("postgres", database.check)
 
     _register_loops(settings, runtime, shards, owner, catalogue)
+    if settings.witness_seconds:
+        rounds = WitnessRound(store, engine)
+        runtime.loop(
+            "witness",
+            _witness(rounds, shards, settings.witness_seconds),
+            stall_seconds=settings.witness_seconds + 60,
+        )
+    _register_upkeep(settings, runtime, store)
     runtime.on_drain("shards", owner.release_all, timeout_seconds=15)
     try:
         yield
     finally:
+        engine.close()
         await bus.close()
         await ingestor.close()
         await pinger.close()
@@ -144,3 +162,40 @@ def _register_loops(
 async def _prices(worker: ShardWorker) -> None:
     worker.tick_clock()
     await worker.flush_prices()
+
+
+def _witness(
+    rounds: WitnessRound, shards: Shards, seconds: float
+) -> Callable[[Callable[[], None]], Awaitable[None]]:
+    """Compare one live series after the other with `ta`, one every `seconds`."""
+
+    async def run(beat: Callable[[], None]) -> None:
+        while True:
+            await asyncio.sleep(seconds)
+            try:
+                await rounds.check_one([worker.book for worker in shards.workers.values()])
+            except Retryable as error:
+                log.info("witness not asked", error=str(error)[:200])
+            beat()
+
+    return run
+
+
+def _register_upkeep(settings: Settings, runtime: Runtime, store: CandleRepository) -> None:
+    """Retention: once an hour, partitions that are older than they need to be."""
+
+    async def run(beat: Callable[[], None]) -> None:
+        while True:
+            for interval in PUBLIC_INTERVALS:
+                days = settings.retention_days.get(interval)
+                if days:
+                    try:
+                        gone = await store.drop_before(interval, days)
+                        if gone:
+                            log.info("old candles dropped", interval=interval, partitions=gone)
+                    except Retryable as error:
+                        log.info("retention postponed", error=str(error)[:200])
+                beat()
+            await asyncio.sleep(3_600)
+
+    runtime.loop("retention", run, stall_seconds=7_200)

@@ -15,6 +15,7 @@ from cryptopulse.indicators.domain.indicator_series import IndicatorSeries
 from cryptopulse.indicators.domain.points import RING
 from cryptopulse.indicators.domain.registry import live_studies
 from cryptopulse.indicators.domain.study import Study
+from cryptopulse.indicators.domain.ta_catalogue import TaDefinition
 
 FOLD_SLICE: Final = 100
 
@@ -26,12 +27,67 @@ class LiveValues(Protocol):
     async def values(self, symbol: str, source: str, interval: Interval) -> IndicatorUpdate | None: ...
 
 
+class TaSeries(Protocol):
+    """Indicators by the `ta` package. Raises `UpstreamUnavailable`."""
+
+    async def series(
+        self, name: str, parameters: Mapping[str, float], bars: Sequence[Candle], binding: tuple[str, ...]
+    ) -> dict[str, list[float | None]]: ...
+
+
 class HistoryQueries:
     """Reads for HTTP."""
 
-    def __init__(self, store: CandleStore, live: LiveValues) -> None:
+    def __init__(self, store: CandleStore, live: LiveValues, ta: TaSeries | None = None) -> None:
         self._store = store
         self._live = live
+        self._ta = ta
+
+    async def by_ta(
+        self,
+        symbol: str,
+        source: str,
+        interval: Interval,
+        definition: TaDefinition,
+        parameters: Mapping[str, float],
+        *,
+        from_ms: int | None,
+        to_ms: int | None,
+        limit: int,
+    ) -> list[tuple[Candle, dict[str, float | None]]]:
+        """Values of an indicator of `ta` at the closed bars of a range, warmed up on the bars before it."""
+        if self._ta is None:
+            return []
+        before, wanted = await self._spans(
+            symbol, source, interval, definition.bars_needed(parameters), from_ms, to_ms, limit
+        )
+        bars = [*before, *wanted]
+        found = await self._ta.series(definition.name, parameters, bars, (symbol, source, interval))
+        start = len(before)
+        return [
+            (bar, {name: values[start + index] for name, values in found.items()})
+            for index, bar in enumerate(wanted)
+        ]
+
+    async def _spans(
+        self,
+        symbol: str,
+        source: str,
+        interval: Interval,
+        lead: int,
+        from_ms: int | None,
+        to_ms: int | None,
+        limit: int,
+    ) -> tuple[list[Candle], list[Candle]]:
+        """The bars of a range, and up to `lead` before it."""
+        if from_ms is None:
+            rows = await self._store.range(
+                symbol, source, interval, from_ms=None, to_ms=to_ms, limit=lead + limit
+            )
+            return rows[:-limit], rows[-limit:]
+        before = await self._store.range(symbol, source, interval, from_ms=None, to_ms=from_ms, limit=lead)
+        wanted = await self._store.range(symbol, source, interval, from_ms=from_ms, to_ms=to_ms, limit=limit)
+        return before, wanted
 
     async def candles(
         self,
@@ -73,19 +129,9 @@ class HistoryQueries:
 
         The same `commit` that live series use, over the stored bars.
         """
-        lead = max(WARM_BARS, RING)
-        if from_ms is not None:
-            before = await self._store.range(
-                symbol, source, interval, from_ms=None, to_ms=from_ms, limit=lead
-            )
-            wanted = await self._store.range(
-                symbol, source, interval, from_ms=from_ms, to_ms=to_ms, limit=limit
-            )
-        else:
-            rows = await self._store.range(
-                symbol, source, interval, from_ms=None, to_ms=to_ms, limit=lead + limit
-            )
-            before, wanted = rows[:-limit], rows[-limit:]
+        before, wanted = await self._spans(
+            symbol, source, interval, max(WARM_BARS, RING), from_ms, to_ms, limit
+        )
         core = IndicatorSeries(studies, scale_of([*before, *wanted]))
         found: list[tuple[Candle, dict[str, float | None]]] = []
         for count, bar in enumerate(before, 1):

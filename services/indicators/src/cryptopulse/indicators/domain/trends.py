@@ -95,7 +95,10 @@ def correlate(closes: Sequence[Mapping[int, Decimal]], window: int) -> tuple[lis
         row: list[float | None] = []
         for j in range(len(closes)):
             scale = lengths[i] * lengths[j]
-            row.append(None if scale < 1e-300 else float(np.clip(products[i, j] / scale, -1.0, 1.0)))
+            if scale < 1e-300:
+                row.append(None)
+            else:
+                row.append(1.0 if i == j else float(np.clip(products[i, j] / scale, -1.0, 1.0)))
         matrix.append(row)
     return matrix, count
 

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Protocol
 from fastapi import APIRouter, Depends, Query, Request, Response
 
 from cryptopulse.common.clock import Clock
+from cryptopulse.common.contracts.candles import Candle
 from cryptopulse.common.contracts.catalogue import Coin
 from cryptopulse.common.contracts.http.market import (
     CandleQuery,
@@ -39,6 +40,7 @@ from cryptopulse.indicators.domain.registry import (
     find,
 )
 from cryptopulse.indicators.domain.study import Study
+from cryptopulse.indicators.domain.ta_catalogue import TA_BY_NAME, TA_DEFINITIONS, TaDefinition
 from cryptopulse.indicators.entrypoints import answers
 
 MAX_COINS = 250
@@ -115,12 +117,15 @@ def indicator_router(
 
     @router.get("/indicators")
     async def catalogue() -> Response:
-        return answers.answer({"data": [_definition(one) for one in DEFINITIONS], "next_cursor": None})
+        ours = [_definition(one) for one in DEFINITIONS]
+        theirs = [_ta_definition(one) for one in TA_DEFINITIONS if not one.live_twin]
+        return answers.answer({"data": ours + theirs, "next_cursor": None})
 
     @router.get("/indicators/{symbol}")
     async def values(symbol: str, query: Annotated[IndicatorQuery, Query()], request: Request) -> Response:
         resolved = view.resolve(symbol)
-        names, extra = _wanted(query.names, request, query.interval)
+        ours, theirs = _split(query.names)
+        names, extra = _wanted(ours, request, query.interval) if ours or not theirs else ([], {})
         update = await queries.newest(
             resolved.symbol,
             query.source or CONSOLIDATED,
@@ -133,7 +138,50 @@ def indicator_router(
             raise NotFound(
                 f"There are no candles of {resolved.symbol} at {query.interval} yet.", code="no-candles"
             )
-        return answers.answer(answers.values_body(update, names, {}, clock.now_us()))
+        body = answers.values_body(update, names, {}, clock.now_us())
+        for definition in theirs:
+            rows = await queries.by_ta(
+                resolved.symbol,
+                query.source or CONSOLIDATED,
+                query.interval,
+                definition,
+                _ta_made(definition, _parameters(request, definition.name)),
+                from_ms=None,
+                to_ms=None,
+                limit=1,
+            )
+            values = rows[-1][1] if rows else dict.fromkeys(definition.outputs)
+            body["values"] |= values
+            body["engine"] |= dict.fromkeys(values, "ta")
+        return answers.answer(body)
+
+    async def ta_history(
+        symbol: str, definition: TaDefinition, query: IndicatorHistoryQuery, request: Request
+    ) -> Response:
+        source, interval = query.source or CONSOLIDATED, query.interval
+        parameters = _ta_made(definition, _parameters(request, definition.name, plain_names=True))
+        binding = ("ta", symbol, source, interval, definition.name)
+        from_ms, to_ms = answers.time_ms(query.from_, "from"), answers.time_ms(query.to, "to")
+        if query.cursor:
+            from_ms = int(cursor.decode(query.cursor, binding)[0])
+        rows = await queries.by_ta(
+            symbol, source, interval, definition, parameters, from_ms=from_ms, to_ms=to_ms, limit=query.limit
+        )
+        more = from_ms is not None and len(rows) >= query.limit
+        body = {
+            "symbol": symbol,
+            "interval": interval,
+            "source": source,
+            "name": definition.name,
+            "parameters": parameters,
+            "engine": "ta",
+            "anchor": None,
+            "data": [_point(bar, found) for bar, found in rows],
+            "next_cursor": cursor.encode((next_open(rows[-1][0].open_time, interval),), binding)
+            if more
+            else None,
+        }
+        return answers.answer(body)
 
     @router.get("/indicators/{symbol}/{name}/history")
     async def history(
@@ -141,6 +189,9 @@ def indicator_router(
     ) -> Response:
         resolved = view.resolve(symbol)
         source, interval = query.source or CONSOLIDATED, query.interval
+        ta = TA_BY_NAME.get(name.lower())
+        if ta is not None and (query.engine == "ta" or not ta.live_twin):
+            return await ta_history(resolved.symbol, ta, query, request)
         definition, given = _found(name, "name")
         given |= _parameters(request, definition.name, plain_names=True)
         study, parameters = _made(definition, given, interval)
@@ -160,10 +211,7 @@ def indicator_router(
             "parameters": parameters,
             "engine": "cryptopulse",
             "anchor": anchor,
-            "data": [
-                {"open_time": bar.open_time, "close": plain(bar.close), "values": found}
-                for bar, found in rows
-            ],
+            "data": [_point(bar, found) for bar, found in rows],
             "next_cursor": cursor.encode((next_open(rows[-1][0].open_time, interval),), binding)
             if more
             else None,
@@ -456,4 +504,49 @@ def _definition(definition: Definition) -> dict[str, Any]:
         "needed": max(study.needed for study in live),
         "engine": "cryptopulse",
         "live": True,
+    }
+
+
+def _point(bar: Candle, values: dict[str, float | None]) -> dict[str, Any]:
+    return {"open_time": bar.open_time, "close": plain(bar.close), "values": values}
+
+
+def _split(names: str | None) -> tuple[str | None, list[TaDefinition]]:
+    """Names that are ours, and indicators that only `ta` computes."""
+    asked = [name.strip() for name in (names or "").split(",") if name.strip()]
+    theirs = [
+        one for name in asked if (one := TA_BY_NAME.get(name.lower())) is not None and not one.live_twin
+    ]
+    ours = [name for name in asked if name.lower() not in {one.name for one in theirs}]
+    return (",".join(ours) or None), theirs
+
+
+def _ta_made(definition: TaDefinition, given: dict[str, float]) -> dict[str, float]:
+    try:
+        return definition.checked(given)
+    except BadParameterError as error:
+        raise Invalid(
+            str(error), code="bad-parameter", errors=(FieldError(definition.name, "parameter", str(error)),)
+        ) from error
+
+
+def _ta_definition(definition: TaDefinition) -> dict[str, Any]:
+    return {
+        "name": definition.name,
+        "title": definition.title,
+        "outputs": list(definition.outputs),
+        "parameters": [
+            {
+                "name": parameter.name,
+                "default": parameter.default,
+                "minimum": parameter.minimum,
+                "maximum": parameter.maximum,
+                "integer": parameter.integer,
+            }
+            for parameter in definition.parameters
+        ],
+        "formula": "as the ta package 0.11 computes it",
+        "needed": definition.least,
+        "engine": "ta",
+        "live": False,
     }
