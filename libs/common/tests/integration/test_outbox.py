@@ -231,6 +231,24 @@ async def test_two_replicas_take_turns_and_nothing_is_lost_doubled_or_reordered(
         assert mine == sorted(mine)
 
 
+async def test_a_drain_waits_for_what_another_replica_has_in_hand(db: Database) -> None:
+    bus = FakeBus()
+    bus.confirms = False
+    await write(db, "e1")
+    holder = asyncio.create_task(OutboxRelay(db, bus).relay_once())
+    await until(lambda: bus.ids == ["e1"])
+    await write(db, "e2", key="another")
+    drain = asyncio.create_task(OutboxRelay(db, bus).drain())
+    await asyncio.sleep(0.1)
+    assert not drain.done()
+    bus.confirms = True
+    holder.cancel()
+    await asyncio.wait_for(drain, 5)
+
+    assert await pending(db) == 0
+    await asyncio.gather(holder, return_exceptions=True)
+
+
 async def test_a_row_that_can_never_be_published_is_set_aside_and_the_rest_goes_on(db: Database) -> None:
     bus = FakeBus()
     async with db.transaction() as connection:

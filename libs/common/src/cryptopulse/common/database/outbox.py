@@ -45,6 +45,7 @@ CREATE INDEX outbox_published ON outbox (published_at) WHERE published_at IS NOT
 
 BATCH: Final = 200
 POLL_SECONDS: Final = 1.0
+DRAIN_PAUSE_SECONDS: Final = 0.02
 LONGEST_PAUSE_SECONDS: Final = 5.0
 KEEP_DAYS: Final = 3
 CLEAN_EVERY_SECONDS: Final = 60.0
@@ -150,9 +151,20 @@ class OutboxRelay:
                         await asyncio.wait_for(self._wake.wait(), POLL_SECONDS)
 
     async def drain(self) -> None:
-        """Publish what waits now, for a drain step; raises `errors.Retryable` when the bus or Postgres is away."""
-        while await self.relay_once():
-            pass
+        """Publish what waits now, for a drain step with a limit; ends when nothing waits any more.
+
+        Raises `errors.Retryable` when the bus or Postgres is away. Another replica may be publishing: it is waited for.
+        """
+        while await self.relay_once() or await self._is_waiting():
+            await asyncio.sleep(DRAIN_PAUSE_SECONDS)
+
+    async def _is_waiting(self) -> bool:
+        async with self._db.connection() as conn:
+            return bool(
+                await conn.fetchval(
+                    "SELECT EXISTS (SELECT FROM outbox WHERE published_at IS NULL AND failed_at IS NULL)"
+                )
+            )
 
     async def relay_once(self) -> int:
         """Publish one batch and mark what the broker confirmed; the number of rows that are done with.
