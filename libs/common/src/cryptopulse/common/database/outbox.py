@@ -155,7 +155,7 @@ class OutboxRelay:
 
         Raises `errors.Retryable` when the bus or Postgres is away. Another replica may be publishing: it is waited for.
         """
-        while await self.relay_once() or await self._is_waiting():
+        while await self.relay_once() or await self._is_waiting():  # noqa: ASYNC110 - no event tells of the other replica
             await asyncio.sleep(DRAIN_PAUSE_SECONDS)
 
     async def _is_waiting(self) -> bool:
