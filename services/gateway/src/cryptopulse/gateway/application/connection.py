@@ -49,6 +49,7 @@ class Connection:
         "sink",
         "streams",
         "warned",
+        "was_slow",
         "write",
     )
 
@@ -63,6 +64,7 @@ class Connection:
         self.blocked = False
         self.blocked_since = 0.0
         self.closed = False
+        self.was_slow = False
         self.pending: dict[Stream, int] = {}
         self.fifo: deque[bytes] = deque()
         self.fifo_bytes = 0
@@ -82,6 +84,7 @@ class Connection:
         self.fifo.append(frame)
         self.fifo_bytes += len(frame)
         if self.fifo_bytes > QUEUE_BYTES:
+            self.was_slow = True
             self.close(protocol.CLOSE_SLOW, "slow consumer: the queue of unsent messages is full")
 
     def hold(self, stream: Stream, previous: int, *, replaceable: bool) -> None:

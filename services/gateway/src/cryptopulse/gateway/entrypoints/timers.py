@@ -21,6 +21,7 @@ from cryptopulse.gateway.application.seed_fan_out import SeedHub
 from cryptopulse.gateway.application.subscribe import Subscriptions
 from cryptopulse.gateway.application.use_cases import UseCases
 from cryptopulse.gateway.domain.protocol import HEARTBEAT_MS
+from cryptopulse.gateway.entrypoints.figures import Figures
 
 log = get_logger(__name__)
 Beat = Callable[[], None]
@@ -55,6 +56,10 @@ class Timers:
     polled: Polled
     _warned: set[str] = field(default_factory=set)
     _wanted_at: float = -1e9
+    _figures: Figures = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._figures = Figures(self.use.hub)
 
     async def classes(self, beat: Beat) -> None:
         """The periods of the interval classes, heartbeats and sweeps, from one clock."""
@@ -72,6 +77,7 @@ class Timers:
                 hub.tick(1_000)
                 self.seeds.tick()
                 hub.sweep()
+                self._figures.publish()
                 self.distributor.check_ages()
             if count % 50 == 0:
                 hub.tick(5_000)

@@ -18,6 +18,7 @@ from cryptopulse.common.web.middleware import RequestScope
 from cryptopulse.common.web.problems import install_problem_handlers, problem_response
 from cryptopulse.gateway.application.limiting import Counted, OverLimitError
 from cryptopulse.gateway.application.use_cases import UseCases
+from cryptopulse.gateway.entrypoints.figures import count_refusal
 from cryptopulse.gateway.entrypoints.http import (
     accounts,
     api_keys,
@@ -120,6 +121,7 @@ def _endpoint(methods: dict[str, Operation], gate: Gate) -> Callable[[Request], 
 
 async def _over_limit(request: Request, error: Exception) -> Response:
     assert isinstance(error, OverLimitError)
+    count_refusal(error.policy.name)
     return problem_response(
         429,
         request=request,
