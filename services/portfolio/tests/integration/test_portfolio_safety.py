@@ -14,12 +14,23 @@ from cryptopulse.common.database.pool import Database
 from cryptopulse.portfolio.adapters.books import PostgresBooks, PostgresUnit
 
 BUY = {"type": "buy", "asset": "BTC", "quantity": "1", "price": "100", "timestamp": "2024-01-01T00:00:00Z"}
-TABLES = ("portfolio", "transaction_revision", "transaction_current", "leg", "asset", "position", "segment", "idempotency")
+TABLES = (
+    "portfolio",
+    "transaction_revision",
+    "transaction_current",
+    "leg",
+    "asset",
+    "position",
+    "segment",
+    "idempotency",
+)
 
 
 async def a_book(client: Any) -> int:
     number = int((await client.post("/portfolios", content='{"name":"x"}')).json()["id"])
-    made = await client.post(f"/portfolios/{number}/transactions", content=json.dumps(BUY), headers={"Idempotency-Key": "k"})
+    made = await client.post(
+        f"/portfolios/{number}/transactions", content=json.dumps(BUY), headers={"Idempotency-Key": "k"}
+    )
     assert made.status_code == 201, made.text
     return number
 
@@ -30,7 +41,9 @@ async def test_fifty_writers_at_once_are_counted_once_each_or_refused(service: A
     number = await a_book(alice)
     version = (await alice.get(f"/portfolios/{number}")).json()["version"]
     path = f"/portfolios/{number}/transactions"
-    pinned = [alice.post(path, content=json.dumps(BUY), headers={"If-Match": f'"v{version}"'}) for _ in range(25)]
+    pinned = [
+        alice.post(path, content=json.dumps(BUY), headers={"If-Match": f'"v{version}"'}) for _ in range(25)
+    ]
     same = [alice.post(path, content=json.dumps(BUY), headers={"Idempotency-Key": "once"}) for _ in range(10)]
     free = [alice.post(path, content=json.dumps({**BUY, "quantity": "0.5"})) for _ in range(15)]
     answers = await asyncio.gather(*pinned, *same, *free)
@@ -48,8 +61,13 @@ async def test_fifty_writers_at_once_are_counted_once_each_or_refused(service: A
     assert portfolio["version"] == version + len(accepted)
 
 
-@pytest.mark.parametrize("step", ["next_version", "add", "keep_coins", "replace_segments", "replace_positions", "announce", "keep_answer"])
-async def test_a_write_that_dies_between_two_steps_leaves_nothing(service: Any, step: str, monkeypatch: Any) -> None:
+@pytest.mark.parametrize(
+    "step",
+    ["next_version", "add", "keep_coins", "replace_segments", "replace_positions", "announce", "keep_answer"],
+)
+async def test_a_write_that_dies_between_two_steps_leaves_nothing(
+    service: Any, step: str, monkeypatch: Any
+) -> None:
     await service.price("BTC", "100")
     alice = service.as_user()
     number = await a_book(alice)
@@ -77,7 +95,9 @@ async def test_a_write_that_dies_between_two_steps_leaves_nothing(service: Any, 
 async def test_row_level_security_holds_without_the_check_in_code(service: Any, postgres_db: str) -> None:
     alice = service.as_user("alice")
     number = await a_book(alice)
-    database = Database(postgres_db, schema="portfolio", role="cryptopulse_portfolio", application_name="t", max_size=1)
+    database = Database(
+        postgres_db, schema="portfolio", role="cryptopulse_portfolio", application_name="t", max_size=1
+    )
     await database.start()
     try:
         for user, rows in (("alice", True), ("mallory", False), (None, False), ("", False)):
@@ -85,27 +105,39 @@ async def test_row_level_security_holds_without_the_check_in_code(service: Any, 
                 for table in TABLES:
                     count = await connection.fetchval(f"SELECT count(*) FROM {table}")
                     assert (count > 0) is rows, (user, table, count)
-        async with database.connection() as connection:  # used before by alice: the setting is empty now, not absent
+        async with (
+            database.connection() as connection
+        ):  # used before by alice: the setting is empty now, not absent
             assert await connection.fetchval("SELECT current_setting('app.user_id', true)") == ""
             assert await connection.fetchval("SELECT count(*) FROM portfolio") == 0
-            role = await connection.fetchrow("SELECT rolsuper, rolbypassrls FROM pg_roles WHERE rolname = current_user")
+            role = await connection.fetchrow(
+                "SELECT rolsuper, rolbypassrls FROM pg_roles WHERE rolname = current_user"
+            )
             assert (role["rolsuper"], role["rolbypassrls"]) == (False, False)
-            owner = await connection.fetchval("SELECT tableowner FROM pg_tables WHERE tablename = 'portfolio'")
+            owner = await connection.fetchval(
+                "SELECT tableowner FROM pg_tables WHERE tablename = 'portfolio'"
+            )
             assert owner != "cryptopulse_portfolio"
         async with database.transaction("mallory") as connection:
             touched = await connection.execute("UPDATE portfolio SET name = 'stolen' WHERE id = $1", number)
             assert touched == "UPDATE 0"
         with pytest.raises(Exception, match="row-level security"):
             async with database.transaction("mallory") as connection:
-                await connection.execute("INSERT INTO asset (portfolio_id, asset, owner_id) VALUES ($1, 'X', 'alice')", number)
+                await connection.execute(
+                    "INSERT INTO asset (portfolio_id, asset, owner_id) VALUES ($1, 'X', 'alice')", number
+                )
     finally:
         await database.close()
 
 
-async def test_a_unit_that_forgets_its_owner_still_sees_nothing_of_others(service: Any, postgres_db: str) -> None:
+async def test_a_unit_that_forgets_its_owner_still_sees_nothing_of_others(
+    service: Any, postgres_db: str
+) -> None:
     alice = service.as_user("alice")
     number = await a_book(alice)
-    database = Database(postgres_db, schema="portfolio", role="cryptopulse_portfolio", application_name="t", max_size=1)
+    database = Database(
+        postgres_db, schema="portfolio", role="cryptopulse_portfolio", application_name="t", max_size=1
+    )
     await database.start()
     try:
         async with PostgresBooks(database).unit("mallory") as unit:
@@ -120,7 +152,9 @@ async def test_a_unit_that_forgets_its_owner_still_sees_nothing_of_others(servic
 async def test_the_ledger_is_append_only_for_the_service(service: Any, postgres_db: str) -> None:
     alice = service.as_user("alice")
     await a_book(alice)
-    database = Database(postgres_db, schema="portfolio", role="cryptopulse_portfolio", application_name="t", max_size=1)
+    database = Database(
+        postgres_db, schema="portfolio", role="cryptopulse_portfolio", application_name="t", max_size=1
+    )
     await database.start()
     try:
         for statement in ("UPDATE transaction_revision SET quantity = 9", "DELETE FROM transaction_revision"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import Any, Final
 from urllib.parse import quote
@@ -16,7 +16,7 @@ from cryptopulse.common.contracts.identity import Identity
 from cryptopulse.common.errors import UpstreamUnavailable
 from cryptopulse.common.web.client import ServiceClient
 from cryptopulse.portfolio.adapters.price_reader import Owners, priced_asset
-from cryptopulse.portfolio.application.ports import AssetRef, Close
+from cryptopulse.portfolio.application.ports import AssetRef
 
 DAY_MS: Final = 86_400_000
 PAGE_DAYS: Final = 1000
@@ -49,18 +49,20 @@ class HttpCloseReader:
         self._kept: OrderedDict[str, _Kept] = OrderedDict()
         self._slots = asyncio.Semaphore(PARALLEL)
 
-    async def daily(self, assets: Sequence[AssetRef], from_day: int, to_day: int) -> dict[str, list[Close]]:
+    async def daily(
+        self, assets: Sequence[AssetRef], from_day: int, to_day: int
+    ) -> dict[str, Mapping[int, Decimal]]:
         """Daily closes of finished days, days inclusive."""
         today = self._clock.now_ms() // DAY_MS
         last = min(to_day, today - 1)
         answers = await asyncio.gather(*(self._asset(ref, from_day, last) for ref in assets))
         return {ref.asset: closes for ref, closes in zip(assets, answers, strict=True) if closes}
 
-    async def _asset(self, ref: AssetRef, from_day: int, to_day: int) -> list[Close]:
+    async def _asset(self, ref: AssetRef, from_day: int, to_day: int) -> Mapping[int, Decimal]:
         if to_day < from_day:
-            return []
+            return {}
         if ref.asset == "USD":
-            return [Close(day, Decimal(1)) for day in range(from_day, to_day + 1)]
+            return dict.fromkeys(range(from_day, to_day + 1), Decimal(1))
         name = priced_asset(ref, self._owners)
         kept = self._kept.get(name)
         now = self._clock.monotonic()
@@ -74,8 +76,7 @@ class HttpCloseReader:
             if len(self._kept) > KEPT_ASSETS:
                 self._kept.popitem(last=False)
         self._kept.move_to_end(name)
-        known = kept.closes
-        return [Close(day, known[day]) for day in range(from_day, to_day + 1) if day in known]
+        return kept.closes
 
     async def _pages(self, asset: str, from_day: int, to_day: int) -> dict[int, Decimal]:
         closes: dict[int, Decimal] = {}

@@ -154,7 +154,7 @@ class Performer:
     ) -> dict[str, dict[int, Decimal]]:
         """Closes of finished days and, for today, the live price."""
         found = await self._closes.daily(refs, first, min(last, today - 1))
-        closes = {asset: {close.day: close.close for close in rows} for asset, rows in found.items()}
+        closes: dict[str, dict[int, Decimal]] = {asset: dict(days) for asset, days in found.items()}
         if last >= today:
             for asset, quote in (await self._prices.latest(refs)).items():
                 if not quote.stale:

@@ -263,19 +263,13 @@ class PriceReader(Protocol):
     async def latest(self, assets: Sequence[AssetRef]) -> dict[str, Quote]: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Close:
-    """A daily close in USD; `day` counts days since 1970."""
-
-    day: int
-    close: Decimal
-
-
 class CloseReader(Protocol):
     """Closes of the past in USD. Raises `UpstreamUnavailable`."""
 
-    async def daily(self, assets: Sequence[AssetRef], from_day: int, to_day: int) -> dict[str, list[Close]]:
-        """Daily closes per asset, oldest first, days inclusive; an asset without any is left out."""
+    async def daily(
+        self, assets: Sequence[AssetRef], from_day: int, to_day: int
+    ) -> dict[str, Mapping[int, Decimal]]:
+        """Daily closes in USD by day since 1970, per asset; at least the days asked for. An asset without any is left out."""
         ...
 
     async def at(self, asset: AssetRef, at_us: int) -> Decimal | None:

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Final, NamedTuple
 
+import msgspec
+
 from cryptopulse.portfolio.domain.lots import Lot, LotRow, Method, Pool
 from cryptopulse.portfolio.domain.money import ZERO, kept, share
 from cryptopulse.portfolio.domain.postings import FEE_KINDS, INCOME_KINDS, Key, Posting, key_of
@@ -17,6 +19,7 @@ from cryptopulse.portfolio.domain.postings import FEE_KINDS, INCOME_KINDS, Key, 
 DAY_US: Final = 86_400_000_000
 DUST: Final = Decimal("1e-12")
 """A disposal that exceeds the holding by at most this part of itself closes the holding."""
+FEE_LEGS: Final = frozenset({"fee_leg", "fee_expense"})
 UNCOVERED: Final = "uncovered"
 """The lot id of units that were sold without any acquisition on record, at zero cost and on request only."""
 
@@ -42,7 +45,7 @@ class OversellError(ValueError):
         self.held = held
 
 
-class Match(NamedTuple):
+class Match(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """A part of a lot consumed by a disposal. `fee_leg`: 1 for units that paid a fee (`<tx>#fee`)."""
 
     seq: int
@@ -147,10 +150,13 @@ class Book:
         }  # fmt: skip
         posting: Posting | None = None
         for posting in postings:
-            book = assets.get(posting.asset)
+            name = posting.asset
+            book = assets.get(name)
             if book is None:
-                book = assets[posting.asset] = AssetBook(posting.asset)
-            self._turn_day(book, posting.at_us // DAY_US)
+                book = assets[name] = AssetBook(name)
+            day = posting.at_us // DAY_US
+            if book.day != day:
+                self._turn_day(book, day)
             flow = posting.flow
             if flow:
                 if flow > 0:
@@ -178,11 +184,8 @@ class Book:
             pool = book.pools[name] = Pool(self.policy.method)
         return pool
 
-    def _charge(self, book: AssetBook, posting: Posting) -> Decimal:
+    def _charge(self, book: AssetBook, fee: Decimal) -> Decimal:
         """Note the fee of a main leg; returns what of it belongs into cost or proceeds."""
-        fee = posting.fee
-        if not fee:
-            return ZERO
         book.fees += fee
         if self.policy.fees_in_cost:
             return fee
@@ -190,16 +193,24 @@ class Book:
         return ZERO
 
     def _acquire(self, book: AssetBook, posting: Posting) -> None:
-        quantity, bare = posting.quantity, posting.value
-        cost = bare + self._charge(book, posting)
+        at_us, _, seq, _, _, kind, _, account, quantity, bare, fee, _, _, acquired, _ = posting
+        cost = bare + self._charge(book, fee) if fee else bare
         book.order += 1
-        name = f"{posting.seq}#cash" if posting.kind == "cash" else str(posting.seq)
-        acquired = posting.acquired_us if posting.acquired_us is not None else posting.at_us
-        self._pool(book, posting.account).add(
-            Lot(name, name, acquired, book.order, quantity, cost, quantity, cost, bare)
+        name = f"{seq}#cash" if kind == "cash" else str(seq)
+        lot = Lot(
+            name,
+            name,
+            at_us if acquired is None else acquired,
+            book.order,
+            quantity,
+            cost,
+            quantity,
+            cost,
+            bare,
         )
-        _shift(book, posting.account, quantity)
-        if posting.kind in INCOME_KINDS:
+        self._pool(book, account).add(lot)
+        _shift(book, account, quantity)
+        if kind in INCOME_KINDS:
             book.income += bare
 
     def _covered(self, book: AssetBook, pool: Pool, posting: Posting) -> Decimal:
@@ -213,21 +224,23 @@ class Book:
         return held
 
     def _dispose(self, book: AssetBook, posting: Posting) -> None:
-        pool = self._pool(book, posting.account)
-        covered = self._covered(book, pool, posting)
-        kind = posting.kind
-        proceeds = posting.value - self._charge(book, posting)
+        at_us, _, seq, _, _, kind, asset, account, wanted, value, fee, _, _, _, uncovered_ok = posting
+        pool = self._pool(book, account)
+        covered = wanted if wanted <= pool.quantity else self._covered(book, pool, posting)
+        left = value - self._charge(book, fee) if fee else value
         if kind in FEE_KINDS:
-            book.fees += posting.value
-            book.fees_separate += posting.value
-        seq, at_us, asset, account = posting.seq, posting.at_us, posting.asset, posting.account
-        fee_leg = 1 if kind in {"fee_leg", "fee_expense"} else 0
+            book.fees += value
+            book.fees_separate += value
+        fee_leg = 1 if kind in FEE_LEGS else 0
         matches = self.matches
-        units = posting.quantity if posting.uncovered_ok else covered
-        left, realised = proceeds, ZERO
-        for lot, quantity, cost, _bare in pool.take(covered):
-            part = share(left, quantity, units)
-            left -= part
+        units = wanted if uncovered_ok else covered
+        realised = ZERO
+        for lot, quantity, cost, _ in pool.take(covered):
+            if quantity == units:
+                part, left = left, ZERO
+            else:
+                part = share(left, quantity, units)
+                left -= part
             units -= quantity
             realised += part - cost
             matches.append(
@@ -246,8 +259,8 @@ class Book:
     def _remove(self, book: AssetBook, posting: Posting) -> None:
         pool = self._pool(book, posting.account)
         covered = self._covered(book, pool, posting)
-        for part in pool.take(covered):
-            book.removed += part.cost
+        for _, _, cost, _ in pool.take(covered):
+            book.removed += cost
         if posting.fee:
             book.fees += posting.fee
             book.fees_separate += posting.fee
@@ -259,13 +272,9 @@ class Book:
         covered = self._covered(book, pool, posting)
         if self.policy.account_pools:
             goal = self._pool(book, target)
-            for number, part in enumerate(pool.take(covered)):
+            for number, (lot, quantity, cost, bare) in enumerate(pool.take(covered)):
                 book.order += 1
-                goal.add(
-                    _child(
-                        part.lot, f"{posting.seq}.{number}", book.order, part.quantity, part.cost, part.bare
-                    )
-                )
+                goal.add(_child(lot, f"{posting.seq}.{number}", book.order, quantity, cost, bare))
         _shift(book, posting.account, -covered)
         _shift(book, target, covered)
 
@@ -289,9 +298,7 @@ class Book:
             for row in pool.open_lots():
                 goal.order += 1
                 goal_pool.add(
-                    _child(
-                        Lot(*row), f"{posting.seq}.{number}", goal.order, row.remaining, row.cost, row.bare
-                    )
+                    _child(row, f"{posting.seq}.{number}", goal.order, row.remaining, row.cost, row.bare)
                 )
                 number += 1
         book.pools = {}

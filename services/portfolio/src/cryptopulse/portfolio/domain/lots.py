@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterable
+from copy import copy
 from decimal import Decimal
-from typing import Final, Literal, NamedTuple
+from typing import Final, Literal
+
+import msgspec
 
 from cryptopulse.portfolio.domain.money import ZERO, kept, share
 
@@ -17,39 +20,12 @@ Method = Literal["fifo", "lifo", "hifo", "lofo", "average"]
 METHODS: Final[tuple[Method, ...]] = ("fifo", "lifo", "hifo", "lofo", "average")
 
 
-class Lot:
+class Lot(msgspec.Struct, array_like=True, gc=False):
     """Units acquired at one time. `cost` has the fees of its purchase inside (by policy), `bare` never has.
 
     `id` derives from the transaction that opened it, so it is the same after every replay; `origin` is the first lot
-    of a chain of moves and renames; `order` breaks ties of equal times.
+    of a chain of moves and renames; `order` breaks ties of equal times. Also the form of lots in checkpoints.
     """
-
-    __slots__ = ("acquired_us", "bare", "cost", "id", "opened", "opened_cost", "order", "origin", "remaining")
-
-    def __init__(  # noqa: PLR0917 - made by the thousand from rows, in the order of `LotRow`
-        self, lot_id: str, origin: str, acquired_us: int, order: int,
-        opened: Decimal, opened_cost: Decimal, remaining: Decimal, cost: Decimal, bare: Decimal,
-    ) -> None:  # fmt: skip
-        self.id = lot_id
-        self.origin = origin
-        self.acquired_us = acquired_us
-        self.order = order
-        self.opened = opened
-        self.opened_cost = opened_cost
-        self.remaining = remaining
-        self.cost = cost
-        self.bare = bare
-
-    def row(self) -> LotRow:
-        """The lot as a value."""
-        return LotRow(
-            self.id, self.origin, self.acquired_us, self.order,
-            self.opened, self.opened_cost, self.remaining, self.cost, self.bare,
-        )  # fmt: skip
-
-
-class LotRow(NamedTuple):
-    """A lot as an immutable value, the form of checkpoints."""
 
     id: str
     origin: str
@@ -62,13 +38,9 @@ class LotRow(NamedTuple):
     bare: Decimal
 
 
-class Taken(NamedTuple):
-    """A part of a lot that was consumed."""
-
-    lot: Lot
-    quantity: Decimal
-    cost: Decimal
-    bare: Decimal
+LotRow = Lot
+Taken = tuple[Lot, Decimal, Decimal, Decimal]
+"""A part of a lot that was consumed: the lot, units, cost, bare cost."""
 
 
 class Pool:
@@ -116,19 +88,19 @@ class Pool:
             lot = heap[0][3]
             if lot.remaining <= left:
                 heapq.heappop(heap)
-                part = Taken(lot, lot.remaining, lot.cost, lot.bare)
+                part, cost, bare = lot.remaining, lot.cost, lot.bare
                 lot.remaining = lot.cost = lot.bare = ZERO
             else:
-                part = Taken(
-                    lot, left, share(lot.cost, left, lot.remaining), share(lot.bare, left, lot.remaining)
-                )
-                lot.remaining -= left
-                lot.cost -= part.cost
-                lot.bare -= part.bare
-            left -= part.quantity
-            self.cost -= part.cost
-            self.bare -= part.bare
-            taken.append(part)
+                part, whole, bare = left, lot.remaining, lot.bare
+                cost = share(lot.cost, part, whole)
+                bare = cost if bare == lot.cost else share(bare, part, whole)
+                lot.remaining = whole - part
+                lot.cost -= cost
+                lot.bare -= bare
+            left -= part
+            self.cost -= cost
+            self.bare -= bare
+            taken.append((lot, part, cost, bare))
         self.quantity -= quantity
         return taken
 
@@ -152,7 +124,7 @@ class Pool:
         for lot, part in parts:
             part_cost = share(cost_left, part, units_left)
             part_bare = share(bare_left, part, units_left)
-            taken.append(Taken(lot, part, part_cost, part_bare))
+            taken.append((lot, part, part_cost, part_bare))
             cost_left, bare_left, units_left = cost_left - part_cost, bare_left - part_bare, units_left - part
         self.quantity -= quantity
         self.cost -= cost
@@ -179,16 +151,16 @@ class Pool:
         """The open lots, oldest first. Under average cost every unit carries the pool's cost."""
         lots = sorted((entry[3] for entry in self._heap), key=lambda lot: (lot.acquired_us, lot.order))
         if self._method != "average":
-            return [lot.row() for lot in lots]
+            return [copy(lot) for lot in lots]
         rows: list[LotRow] = []
         units, cost, bare = self.quantity, self.cost, self.bare
         for lot in lots:
             part_cost, part_bare = share(cost, lot.remaining, units), share(bare, lot.remaining, units)
-            rows.append(lot.row()._replace(cost=part_cost, bare=part_bare))
+            rows.append(msgspec.structs.replace(lot, cost=part_cost, bare=part_bare))
             units, cost, bare = units - lot.remaining, cost - part_cost, bare - part_bare
         return rows
 
     def restore(self, rows: Iterable[LotRow]) -> None:
         """Put the lots of a checkpoint back."""
         for row in rows:
-            self.add(Lot(*row))
+            self.add(copy(row))

@@ -38,9 +38,13 @@ class Series:
     invested: list[tuple[int, Decimal]]
     left_out: list[str] = field(default_factory=list)
 
-    def carried_on(self, day: int) -> list[str]:
-        """Assets whose close of this day is an older one."""
-        return [asset.asset for asset in self.assets if day in asset.carried]
+    def carried(self) -> dict[int, list[str]]:
+        """Assets whose close is an older one, by day."""
+        found: dict[int, list[str]] = {}
+        for asset in self.assets:
+            for day in asset.carried:
+                found.setdefault(day, []).append(asset.asset)
+        return found
 
 
 def day_ends_by_asset(days: Sequence[DayEnd]) -> dict[str, list[DayEnd]]:
@@ -132,11 +136,14 @@ def filled(closes: Mapping[int, Decimal], first: int, last: int) -> tuple[list[D
         close = closes.get(day)
         if close is not None:
             known, age = close, 0
+            prices.append(close)
+            continue
+        age += 1
+        if known is not None and age <= CARRY_DAYS:
+            carried.add(day)
+            prices.append(known)
         else:
-            age += 1
-            if known is not None and age <= CARRY_DAYS:
-                carried.add(day)
-        prices.append(known if age <= CARRY_DAYS else None)
+            prices.append(None)
     return prices, carried
 
 

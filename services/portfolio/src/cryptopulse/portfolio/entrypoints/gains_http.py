@@ -80,6 +80,7 @@ class GainsHttp:
     async def get_portfolio_history(self, ask: Asked) -> Response:
         query = ask.query(HistoryQuery)
         track = await self._performer.track(ask.owner_id, ask.id("portfolio_id"), _span(query.window, query))
+        carried = track.series.carried()
         answer = HistoryResponse(
             portfolio_id=track.portfolio.id,
             version=track.portfolio.version,
@@ -92,7 +93,7 @@ class GainsHttp:
                     daily_return=None if day.result is None else float(day.result),
                     index=None if day.index is None else float(day.index),
                     complete=day.value is not None and not track.series.left_out,
-                    carried=track.series.carried_on(day.day),
+                    carried=carried.get(day.day, []),
                 )
                 for day in track.days
             ],

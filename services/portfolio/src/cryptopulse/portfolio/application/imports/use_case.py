@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Final
@@ -18,7 +18,6 @@ from cryptopulse.portfolio.application.ledger import Ledger, checked_postings
 from cryptopulse.portfolio.application.ports import (
     AssetRef,
     Books,
-    Close,
     CloseReader,
     Coin,
     CoinCatalogue,
@@ -83,9 +82,11 @@ class FrugalCloses:
         self._closes = closes
         self._clock = clock
         self._known: dict[tuple[str, int], Decimal | None] = {}
-        self._days: dict[str, dict[int, Decimal]] = {}
+        self._days: dict[str, Mapping[int, Decimal]] = {}
 
-    async def daily(self, assets: Sequence[AssetRef], from_day: int, to_day: int) -> dict[str, list[Close]]:
+    async def daily(
+        self, assets: Sequence[AssetRef], from_day: int, to_day: int
+    ) -> dict[str, Mapping[int, Decimal]]:
         """As the reader behind."""
         return await self._closes.daily(assets, from_day, to_day)
 
@@ -102,7 +103,7 @@ class FrugalCloses:
         if days is None:
             today = self._clock.now_us() // DAY_US
             found = await self._closes.daily([asset], today - 366 * 15, today)
-            days = self._days[asset.asset] = {close.day: close.close for close in found.get(asset.asset, [])}
+            days = self._days[asset.asset] = found.get(asset.asset, {})
         return days.get(day)
 
 
