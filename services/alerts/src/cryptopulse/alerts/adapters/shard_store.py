@@ -69,11 +69,18 @@ class PostgresShardStore:
 
     async def rule(self, rule_id: str) -> tuple[str, Rule] | None:
         """One rule and its home, while it is active."""
+        return (await self.rules_by_id([rule_id])).get(rule_id)
+
+    async def rules_by_id(self, rule_ids: Sequence[str]) -> dict[str, tuple[str, Rule]]:
+        """Id -> (home, rule) of those that are active."""
         async with engine(self._db) as conn:
-            row = await conn.fetchrow(f"SELECT {rows.RULE_COLUMNS} FROM rules WHERE id = $1", rule_id)  # noqa: S608 - fixed columns
-        if row is None or row["state"] not in ACTIVE_STATES:
-            return None
-        return row["home"], rows.engine_rule(row)
+            found = await conn.fetch(
+                f"SELECT {rows.RULE_COLUMNS} FROM rules WHERE id = ANY ($1::text[])",  # noqa: S608 - fixed columns
+                list(rule_ids),
+            )
+        return {
+            row["id"]: (row["home"], rows.engine_rule(row)) for row in found if row["state"] in ACTIVE_STATES
+        }
 
     async def changed_since(self, since: datetime) -> list[str]:
         """Ids of rules that changed after `since`, at most so many that a resync stays bounded."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Final, TypeVar
 
 from cryptopulse.alerts.application.ports import CandleReader, FiringStore, PreparedEvent, ShardStore
@@ -101,18 +101,28 @@ class ShardEvaluation:
             if fired:
                 await self._store_until_done(fired)
 
-    async def reload(self, rule_id: str) -> None:
-        """A rule was made, changed, or deleted. Raises `StoreUnavailable`."""
-        found = await self._store.rule(rule_id)
-        if found is None or not self.is_home(found[0]):
-            async with self._turn:
-                self.engine.remove(rule_id)
-            return
-        rule = found[1]
-        known = self.engine.rule(rule_id)
-        if known is not None and known.version >= rule.version:
-            return
-        await self.step(lambda engine, now: engine.add(rule, now))
+    async def apply(self, rule_ids: Sequence[str], found: Mapping[str, tuple[str, Rule]]) -> None:
+        """Rules were made, changed, or deleted: `found` are those of them that are active, with their homes.
+
+        Raises `AbandonedError` while closing.
+        """
+        mine = [(rule_id, found.get(rule_id)) for rule_id in rule_ids]
+        await self.step(
+            lambda engine, now: [
+                firing for rule_id, entry in mine for firing in self._apply_one(engine, rule_id, entry, now)
+            ]
+        )
+
+    def _apply_one(
+        self, engine: ShardEngine, rule_id: str, entry: tuple[str, Rule] | None, now_us: int
+    ) -> list[Firing]:
+        if entry is None or not self.is_home(entry[0]):
+            engine.remove(rule_id)
+            return []
+        known = engine.rule(rule_id)
+        if known is not None and known.version >= entry[1].version:
+            return []
+        return engine.add(entry[1], now_us)
 
     async def save(self, taken: Callable[[], None] = lambda: None) -> None:
         """Store positions and memories. `taken` is called at the moment that they describe: what was handled before it may be acked.

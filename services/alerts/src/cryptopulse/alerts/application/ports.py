@@ -128,6 +128,10 @@ class ShardStore(Protocol):
         """(home, rule) when it is active, None when it is gone or not active."""
         ...
 
+    async def rules_by_id(self, rule_ids: Sequence[str]) -> dict[str, tuple[str, Rule]]:
+        """Id -> (home, rule) of those that are active."""
+        ...
+
     async def changed_since(self, since: datetime) -> list[str]:
         """Ids of rules that changed after `since`."""
         ...

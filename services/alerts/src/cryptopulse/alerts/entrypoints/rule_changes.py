@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from itertools import islice
 from typing import Final
 
 from cryptopulse.alerts.application.evaluate import AbandonedError, ShardEvaluation
@@ -17,6 +19,7 @@ log = get_logger(__name__)
 RESYNC_SECONDS: Final = 30.0
 OVERLAP: Final = timedelta(seconds=30)
 MAX_WAITING: Final = 100_000
+BATCH: Final = 200
 
 
 class RuleChanges:
@@ -75,13 +78,18 @@ class RuleChanges:
 
     async def _apply(self) -> None:
         while self._waiting:
-            rule_id = next(iter(self._waiting))
+            rule_ids = list(islice(self._waiting, BATCH))
+            for rule_id in rule_ids:
+                # Taken out first: a change that comes while this one is read is looked at again.
+                del self._waiting[rule_id]
+            try:
+                found = await self._store.rules_by_id(rule_ids)
+            except Retryable:
+                self._waiting.update(dict.fromkeys(rule_ids))
+                raise
             for evaluation in self._evaluations():
-                try:
-                    await evaluation.reload(rule_id)
-                except AbandonedError:
-                    continue
-            self._waiting.pop(rule_id, None)
+                with contextlib.suppress(AbandonedError):
+                    await evaluation.apply(rule_ids, found)
 
     def _now(self) -> datetime:
         return datetime.fromtimestamp(self._clock.now_ms() / 1000, UTC)
