@@ -101,7 +101,7 @@ async def test_a_range_is_fetched_on_request_and_waits_once(
     collector.assert_each_once_in_order()
 
 
-@pytest.mark.parametrize(("status", "retry_after"), [(429, 3), (418, 3)])
+@pytest.mark.parametrize(("status", "retry_after"), [(429, 6), (418, 6)])
 async def test_a_told_wait_is_obeyed_and_the_feed_lives_on(
     sim: Simulation, collector: Any, ingestor: Any, eventually: Any, status: int, retry_after: int
 ) -> None:
@@ -111,11 +111,19 @@ async def test_a_told_wait_is_obeyed_and_the_feed_lives_on(
     await eventually(lambda: f"HTTP {status}" in ingestor.log, 10)
     # by the naming rule the named markets flow meanwhile
     await eventually(lambda: collector.trades["binance", "BTC-USDT"], 10)
-    assert "naming rule" in collector.status["binance"].detail
-    blocked = [b.blocked_until_us for b in collector.status["binance"].budgets if b.blocked_until_us]
-    assert blocked
+    await eventually(
+        lambda: _says_so(collector.status.get("binance")), 6, "naming rule and block in the status"
+    )
     await eventually(lambda: "markets chosen" in ingestor.log.partition("no product list")[2], 60)
     await eventually(lambda: collector.candles["binance", "BTC-USDT", "1d"], 20)
+
+
+def _says_so(status: Any) -> bool:
+    return (
+        status is not None
+        and "naming rule" in status.detail
+        and any(b.blocked_until_us for b in status.budgets)
+    )
 
 
 async def test_html_and_cut_answers_of_rest_are_tried_again(
