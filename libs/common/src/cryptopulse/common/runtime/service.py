@@ -24,7 +24,8 @@ from cryptopulse.common.web.body_limit import BodyLimit
 from cryptopulse.common.web.middleware import RequestScope
 from cryptopulse.common.web.problems import install_problem_handlers
 
-INTERNAL_BODY_BYTES: Final = 4 * 1024 * 1024
+INTERNAL_BODY_BYTES: Final = 32 * 1024 * 1024
+"""What one internal request may carry: room for an imported file of a hundred thousand rows."""
 LOOPS_STOP_SECONDS: Final = 5.0
 SERVERS_STOP_SECONDS: Final = 6.0
 CLOSE_SECONDS: Final = 10.0
