@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from cryptopulse.common.contracts.indicators import IndicatorUpdate, Warmup
 from cryptopulse.indicators.domain.signals import SignalBoard
 
@@ -62,10 +64,20 @@ def test_a_market_that_does_not_move_is_not_overbought() -> None:
 
 def test_breakouts_flips_spikes_and_squeezes() -> None:
     board = SignalBoard()
-    before = {"donchian_upper": 110.0, "donchian_lower": 90.0, "supertrend_direction": -1.0}
-    narrow = {"bb_upper": 105.0, "bb_lower": 95.0, "keltner_upper": 104.0, "keltner_lower": 96.0}
+    before: dict[str, Any] = {"donchian_upper": 110.0, "donchian_lower": 90.0, "supertrend_direction": -1.0}
+    narrow: dict[str, Any] = {
+        "bb_upper": 105.0,
+        "bb_lower": 95.0,
+        "keltner_upper": 104.0,
+        "keltner_lower": 96.0,
+    }
     board.on_values(an_update(0, **before, **narrow), now_us=1)
-    inside = {"bb_upper": 103.0, "bb_lower": 97.0, "keltner_upper": 104.0, "keltner_lower": 96.0}
+    inside: dict[str, Any] = {
+        "bb_upper": 103.0,
+        "bb_lower": 97.0,
+        "keltner_upper": 104.0,
+        "keltner_lower": 96.0,
+    }
     now = an_update(
         1, close=111.0, supertrend_direction=1.0, volume_ratio_20=4.0, volume_zscore_20=5.0, **inside
     )

@@ -18,10 +18,10 @@ LEAST_SPAN_MS: Final = 23 * 3_600_000
 class DayStats:
     """Closed minutes of the last day; the forming minute is added at the moment of asking. O(1) to read.
 
-    Figures are recomputed once per closed minute.
+    A new minute costs O(1), unless the day's high or low leaves with the oldest one. The volume is exact.
     """
 
-    __slots__ = ("_bars", "_high", "_low", "_times", "_volume")
+    __slots__ = ("_bars", "_first", "_high", "_low", "_times", "_volume")
 
     def __init__(self) -> None:
         self._bars: list[tuple[Decimal, Decimal, Decimal, Decimal]] = []
@@ -29,6 +29,8 @@ class DayStats:
         self._high: Decimal | None = None
         self._low: Decimal | None = None
         self._volume = ZERO
+        self._first = 0
+        """Index of the oldest minute inside the day; the one before it tells the price a day ago."""
 
     def load(self, rows: list[tuple[int, Decimal, Decimal, Decimal, Decimal]]) -> None:
         """Replace everything by rows of (open_time, high, low, close, volume), oldest first."""
@@ -41,29 +43,51 @@ class DayStats:
         row = (bar.high, bar.low, bar.close, bar.volume)
         times = self._times
         if times and bar.open_time <= times[-1]:
-            index = bisect_right(times, bar.open_time) - 1
-            if index >= 0 and times[index] == bar.open_time:
-                self._bars[index] = row
-            else:
-                times.insert(index + 1, bar.open_time)
-                self._bars.insert(index + 1, row)
-        else:
-            times.append(bar.open_time)
-            self._bars.append(row)
-        gone = bisect_right(times, times[-1] + MINUTE_MS - DAY_MS - 1)
-        if gone > 1:
+            self._correct(bar.open_time, row)
+            return
+        times.append(bar.open_time)
+        self._bars.append(row)
+        self._volume = EXACT.add(self._volume, bar.volume)
+        self._high = bar.high if self._high is None else max(self._high, bar.high)
+        self._low = bar.low if self._low is None else min(self._low, bar.low)
+        self._let_go(bar.open_time + MINUTE_MS - DAY_MS)
+
+    def _let_go(self, start: int) -> None:
+        """Minutes that open before `start` leave the day."""
+        scan = False
+        while self._times[self._first] < start:
+            high, low, _, volume = self._bars[self._first]
+            self._volume = EXACT.subtract(self._volume, volume)
+            scan = scan or high == self._high or low == self._low
+            self._first += 1
+        if scan:
+            inside = self._bars[self._first :]
+            self._high = max(bar[0] for bar in inside)
+            self._low = min(bar[1] for bar in inside)
+        if self._first > 256:
             # One bar before the day stays: its close is the price a day ago.
-            del times[: gone - 1]
-            del self._bars[: gone - 1]
+            cut = self._first - 1
+            del self._times[:cut]
+            del self._bars[:cut]
+            self._first = 1
+
+    def _correct(self, open_time: int, row: tuple[Decimal, Decimal, Decimal, Decimal]) -> None:
+        index = bisect_right(self._times, open_time) - 1
+        if index >= 0 and self._times[index] == open_time:
+            self._bars[index] = row
+        else:
+            self._times.insert(index + 1, open_time)
+            self._bars.insert(index + 1, row)
         self._recompute()
 
     def _recompute(self) -> None:
         if not self._times:
             self._high = self._low = None
-            self._volume = ZERO
+            self._volume, self._first = ZERO, 0
             return
         start = self._times[-1] + MINUTE_MS - DAY_MS
-        inside = [bar for time, bar in zip(self._times, self._bars, strict=True) if time >= start]
+        self._first = bisect_right(self._times, start - 1)
+        inside = self._bars[self._first :]
         self._high = max(bar[0] for bar in inside)
         self._low = min(bar[1] for bar in inside)
         total = ZERO
