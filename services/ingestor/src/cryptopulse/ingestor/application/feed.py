@@ -13,7 +13,7 @@ from cryptopulse.common.contracts.feeds import ConnectionState, FeedStatus
 from cryptopulse.common.contracts.topics import FEEDS
 from cryptopulse.common.errors import BusUnavailable, StoreUnavailable
 from cryptopulse.common.telemetry.logging import get_logger
-from cryptopulse.common.telemetry.metrics import gauge
+from cryptopulse.common.telemetry.metrics import counter, gauge
 from cryptopulse.ingestor.application.backfill import Backfill
 from cryptopulse.ingestor.application.catalogue import VenueCatalogue
 from cryptopulse.ingestor.application.connections import Connections
@@ -36,6 +36,7 @@ _LAST_TICK = gauge(
     "cryptopulse_last_tick_timestamp_seconds", "When the last tick was handed to the bus.", ("venue",)
 )
 _OFFSET = gauge("cryptopulse_venue_clock_offset_seconds", "The venue's clock minus ours.", ("venue",))
+_DUPLICATES = counter("cryptopulse_trades_duplicate_total", "Trades that came more than once.", ("venue",))
 _HELD = gauge("cryptopulse_trades_held", "Trades that wait behind a gap.", ("venue",))
 log = get_logger(__name__)
 
@@ -83,6 +84,7 @@ class VenueFeed:
         self._changed = asyncio.Event()
         self._hinted: dict[str, tuple[int, float]] = {}
         self._status_due = 0.0
+        self._doubled = 0
         self._repair = Repair(venue, ingest, clock, self._to_native, on_loss=self._lost)
         self._silence = SilenceWatch(venue, ingest, clock, self._to_native, self._repair.begin)
         self._connections = Connections(
@@ -320,6 +322,9 @@ class VenueFeed:
         name = self.venue.name
         _CONNECTED.labels(name).set(1.0 if status.state == "live" else 0.0)
         _OFFSET.labels(name).set(status.clock_offset_us / 1e6)
+        doubled = self._ingest.guard.counts.duplicates
+        _DUPLICATES.labels(name).inc(doubled - self._doubled)
+        self._doubled = doubled
         _HELD.labels(name).set(self._ingest.guard.held)
         if status.last_tick_us is not None:
             _LAST_TICK.labels(name).set(status.last_tick_us / 1e6)

@@ -30,7 +30,6 @@ class ConnectionRules:
     data_silence_seconds: float
     life_seconds: float | None
     hold_us: int
-    subscribe_within_seconds: float = 5.0
 
 
 class Parser(Protocol):

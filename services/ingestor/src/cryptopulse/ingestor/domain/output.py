@@ -18,7 +18,7 @@ class ControlAnswer:
     """An answer of the venue about our connection.
 
     `acknowledged`: our request `request_id` was taken. `subscribed`: the venue's full list of what we get
-    (stream names as in `Dialect.streams`). `rejected`: with the reason, and the stream when the venue names it.
+    (stream names as in `Venue.streams`). `rejected`: with the reason, and the stream when the venue names it.
     `shutdown`: the venue will cut this connection soon.
     """
 

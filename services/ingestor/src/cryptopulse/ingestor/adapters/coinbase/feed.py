@@ -48,7 +48,6 @@ RULES: Final = ConnectionRules(
     data_silence_seconds=60.0,
     life_seconds=None,
     hold_us=2_000_000,
-    subscribe_within_seconds=4.0,
 )
 POOLS: Final = (PoolRule("public", 8, 1.0, unit="call"),)
 """The venue allows 10 a second."""
