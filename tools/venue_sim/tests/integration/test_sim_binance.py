@@ -151,7 +151,14 @@ async def test_pings_come_and_a_client_that_answers_stays() -> None:
         assert not tap.closed
 
 
-async def test_a_client_that_does_not_answer_pings_is_dropped() -> None:
+async def send_empty_pongs(writer: asyncio.StreamWriter) -> None:
+    """Pongs that nobody asked for: allowed, and they keep nothing alive."""
+    while True:
+        writer.write(b"\x8a\x80\x00\x00\x00\x00")
+        await asyncio.sleep(0.3)
+
+
+async def test_a_client_that_does_not_echo_pings_is_dropped() -> None:
     options = BinanceOptions(ping_seconds=0.3, pong_timeout_seconds=0.5)
     async with running_simulator(rate=50.0, coins=8, binance=options, coinbase_port=None) as sim:
         port = int(sim.urls.binance_ws.rpartition(":")[2])
@@ -160,8 +167,10 @@ async def test_a_client_that_does_not_answer_pings_is_dropped() -> None:
             b"GET /ws/btcusdt@trade HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
             b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
         )
+        unasked = asyncio.create_task(send_empty_pongs(writer))
         async with asyncio.timeout(5):
             said = await reader.read(-1)
+        unasked.cancel()
         writer.close()
 
     assert b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo=" in said  # the key of RFC 6455, answered as it says

@@ -136,9 +136,11 @@ async def test_exchange_matches_tickers_and_heartbeats(sim: Simulation) -> None:
     async with tapped(sim.urls.coinbase_ws, message) as tap:
         answer = await tap.until(lambda said: said["type"] == "subscriptions")
         last = await tap.until(lambda said: said["type"] == "last_match")
-        match = await tap.until(lambda said: said["type"] == "match")
         ticker = await tap.until(
-            lambda said: said["type"] == "ticker" and said["trade_id"] == match["trade_id"]
+            lambda said: said["type"] == "ticker" and said["trade_id"] > last["trade_id"]
+        )
+        match = await tap.until(
+            lambda said: said["type"] == "match" and said["trade_id"] == ticker["trade_id"]
         )
         beat = await tap.until(
             lambda said: said["type"] == "heartbeat" and said["last_trade_id"] >= match["trade_id"]

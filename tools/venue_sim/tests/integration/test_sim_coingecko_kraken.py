@@ -158,6 +158,11 @@ async def test_kraken_v2_has_ids_and_a_snapshot(sim: Simulation) -> None:
         snapshot = await tap.until(lambda said: said.get("channel") == "trade" and said["type"] == "snapshot")
         update = await tap.until(lambda said: said.get("channel") == "trade" and said["type"] == "update")
 
+        booked = await sim.control.trades(
+            "kraken", "BTC-USD", from_id=snapshot["data"][0]["trade_id"], limit=50
+        )
+
+    assert [row["side"] for row in snapshot["data"]] == [trade["taker"] for trade in booked]
     assert (answer["success"], answer["req_id"]) == (True, 9)
     assert len(snapshot["data"]) == 50
     assert update["data"][0]["trade_id"] == snapshot["data"][-1]["trade_id"] + 1
@@ -174,5 +179,9 @@ async def test_kraken_rest_in_its_envelope(sim: Simulation) -> None:
     trades = (await get(url + f"/Trades?pair=XBT/USD&since={rows[-5][0] * 10**9}")).json()["result"]
     ids = [row[6] for row in trades["XXBTZUSD"]]
     assert ids == list(range(ids[0], ids[0] + len(ids)))
+    booked = await sim.control.trades("kraken", "BTC-USD", from_id=ids[0], limit=len(ids))
+    assert [{"b": "buy", "s": "sell"}[row[3]] for row in trades["XXBTZUSD"]] == [
+        trade["taker"] for trade in booked
+    ]
     unknown = await get(url + "/Trades?pair=NOPE")
     assert (unknown.status_code, unknown.json()) == (200, {"error": ["EQuery:Unknown asset pair"]})
