@@ -183,6 +183,7 @@ class Hub:
             if stream.key[0] == "alerts" or stream.key[0].startswith("portfolio:"):
                 self.drop(stream.key)
         connection.closed = True
+        self.closed_slow += connection.was_slow
 
     def count_of(self, identity: Identity, network: str) -> int:
         """How many connections a caller has open here: by credential, else by network."""
@@ -212,7 +213,7 @@ class Hub:
         wall = self._clock.now_ms() / 1_000
         for connection in tuple(self.connections.values()):
             if connection.is_overdue and now - connection.blocked_since >= BLOCKED_SECONDS:
-                self.closed_slow += 1
+                connection.was_slow = True
                 connection.close(protocol.CLOSE_SLOW, "slow consumer: nothing was read for 10 s")
                 continue
             until = connection.authenticated_until
