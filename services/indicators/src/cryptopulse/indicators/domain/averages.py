@@ -33,7 +33,7 @@ class Ema(Base):
 
     def __init__(self, period: int = 12) -> None:
         self.period = self.needed = period
-        self.settle = max(300, 12 * period)
+        self.settle = max(300, 5 * period)
         self.alpha = 2.0 / (period + 1)
         self.outputs = (f"ema_{period}",)
 
