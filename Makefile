@@ -97,11 +97,15 @@ clean: venv ## remove what tests and runs left; data of `make run` included
 
 ##@ Containers
 
-up: ## build and start everything with Docker Compose
-	@docker compose up --build --detach
+COMPOSE = docker compose --env-file .env $(if $(filter sim,$(FEED)),--env-file deploy/compose/sim.env --profile sim) \
+	$(addprefix --profile ,$(PROFILES))
+
+up: ## build and start everything with Docker Compose until healthy: FEED=sim, PROFILES="observability tools"
+	@scripts/compose-secrets
+	@$(COMPOSE) up --build --detach --wait $(ARGS)
 
 down: ## stop the containers, keep the data
-	@docker compose down
+	@docker compose --profile '*' down
 
 logs: ## follow the containers' logs
 	@docker compose logs --follow --tail 100
