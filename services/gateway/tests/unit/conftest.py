@@ -410,6 +410,7 @@ class Gateway:
             cursor_secret="0123456789abcdef0123456789abcdef",
             version="0.1.0",
             started_ms=self.clock.now_ms(),
+            follow=self.ticks.follow,
             readiness=ready,
             peers={
                 name: {"ok": True, "detail": "ready"}

@@ -142,6 +142,22 @@ async def test_trades_resume_whole_or_say_no(gateway: Any, listen: Any) -> None:
         assert (await listen(ws))["type"] == "snapshot"
 
 
+async def test_newest_trades_over_http_for_callers_with_a_credential(gateway: Any) -> None:
+    assert (await gateway.http.get("/v1/trades/BTC-USDT")).status_code == 401
+
+    async def come() -> None:
+        await asyncio.sleep(0.2)
+        batch = TickBatch(venue="binance", shard=0, epoch=1, seq=1, sent_us=0,
+                          trades=[a_trade(symbol="BTC-USDT", trade_id=number) for number in (1, 2, 3)])  # fmt: skip
+        gateway.distributor.ticks(batch)
+
+    coming = asyncio.create_task(come())
+    answer = await gateway.http.get("/v1/trades/BTC-USDT?limit=2", headers=gateway.token())
+    await coming
+    assert [row["id"] for row in answer.json()["data"]] == [3, 2]
+    assert gateway.ticks.followed == {"BTC-USDT"}
+
+
 async def test_a_new_epoch_begins_anew(gateway: Any, listen: Any) -> None:
     gateway.price("BTC-USD", "1", seq=900)
     async with gateway.ws() as ws:

@@ -130,6 +130,7 @@ async def build(settings: Settings, runtime: Runtime) -> AsyncIterator[None]:  #
         cursor_secret=derived(settings, "cursor").hex(),
         version=runtime.version,
         started_ms=clock.now_ms(),
+        follow=consumers.follow,
         readiness=runtime.health.readiness,
     )
 

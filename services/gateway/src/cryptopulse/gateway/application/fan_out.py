@@ -13,7 +13,7 @@ from cryptopulse.common.contracts.identity import Identity
 from cryptopulse.gateway.application.connection import BLOCKED_SECONDS, Connection
 from cryptopulse.gateway.application.streams import Key, Stream
 from cryptopulse.gateway.domain import protocol
-from cryptopulse.gateway.domain.conflation import CLASSES_MS, interval_class
+from cryptopulse.gateway.domain.conflation import CLASSES_MS, RING_SECONDS, interval_class
 from cryptopulse.gateway.domain.frames import text_frame
 from cryptopulse.gateway.domain.protocol import Position
 
@@ -64,6 +64,14 @@ class Hub:
     def now_ms(self) -> int:
         """The wall clock, for offsets that are times."""
         return self._clock.now_ms()
+
+    def touch(self, stream: Stream) -> None:
+        """Somebody reads this stream without listening: keep it for a while."""
+        stream.wanted_ms = self._clock.now_ms()
+
+    def is_wanted(self, stream: Stream) -> bool:
+        """True while somebody listens, or has read it within a minute."""
+        return stream.has_members or self._clock.now_ms() - stream.wanted_ms < RING_SECONDS * 1_000
 
     def drop(self, key: Key) -> None:
         """Forget a stream that nobody listens to."""

@@ -38,6 +38,7 @@ class Stream:
         "ring",
         "sid",
         "stale_since",
+        "wanted_ms",
     )
 
     def __init__(
@@ -55,6 +56,7 @@ class Stream:
         self.members: dict[int, dict[Connection, None]] = {every: {} for every in CLASSES_MS}
         self.flushed = dict.fromkeys(CLASSES_MS, 0)
         self.stale_since: int | None = None
+        self.wanted_ms = 0
         self.fresh: dict[Connection, int] = {}
         self._data = b""
         self._data_offset = -1

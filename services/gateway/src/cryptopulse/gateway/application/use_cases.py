@@ -36,6 +36,8 @@ class UseCases:
     cursor_secret: str
     version: str
     started_ms: int
+    follow: Callable[[str], Awaitable[None]]
+    """Lets trades of a symbol come."""
     readiness: Callable[[], Awaitable[tuple[bool, dict[str, Any]]]]
     peers: dict[str, dict[str, Any]] = field(default_factory=dict)
     """What the health poller last heard of the other services."""

@@ -76,7 +76,7 @@ class BusConsumers:
 
     async def sweep(self) -> None:
         """Stop following what nobody listens to any more; the streams stay for those who come back soon."""
-        heard = {stream.key for stream in self._hub.streams() if stream.has_members}
+        heard = {stream.key for stream in self._hub.streams() if self._hub.is_wanted(stream)}
         symbols = {subject for channel, subject in heard if channel == "trades"}
         for symbol in tuple(self._followed - symbols):
             self._followed.discard(symbol)

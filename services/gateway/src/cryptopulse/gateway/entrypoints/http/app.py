@@ -29,6 +29,7 @@ from cryptopulse.gateway.entrypoints.http import (
     prices,
     seed_api,
     system,
+    trades,
     udf,
 )
 from cryptopulse.gateway.entrypoints.http.edge import Edge, Origins
@@ -40,6 +41,7 @@ def all_operations() -> list[Operation]:
     """Every operation of the public API: the one list behind routes and document."""
     return [
         *prices.OPERATIONS,
+        *trades.OPERATIONS,
         *(_with_formats(operation) for operation in forward.operations()),
         *accounts.OPERATIONS,
         *api_keys.OPERATIONS,

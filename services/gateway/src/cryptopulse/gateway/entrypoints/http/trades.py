@@ -1,0 +1,96 @@
+"""Recent trades: from the ring that the stream's clients resume from, kept while somebody asks."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Annotated, Final, Literal
+
+import orjson
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.responses import Response
+
+from cryptopulse.common.contracts.http.spec import RouteSpec
+from cryptopulse.gateway.application.streams import Stream
+from cryptopulse.gateway.application.use_cases import UseCases
+from cryptopulse.gateway.domain import stream_data
+from cryptopulse.gateway.domain.conflation import RING_MESSAGES, RING_SECONDS
+from cryptopulse.gateway.entrypoints.http.operations import Call, Operation
+
+WAIT_SECONDS: Final = 2.0
+"""How long the first caller waits for the first trade of a symbol that nobody followed."""
+STEP_SECONDS: Final = 0.05
+
+
+class TradeQuery(BaseModel):
+    """How many."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    limit: Annotated[int, Field(ge=1, le=RING_MESSAGES)] = 100
+
+
+class TradeRow(BaseModel):
+    """One trade of a venue; `side` is the taker's, `ts` the venue's time, `rx` ours."""
+
+    s: str
+    src: str
+    id: int
+    p: str
+    q: str
+    side: Literal["buy", "sell", "unknown"]
+    ts: int
+    rx: int
+
+
+class Trades(BaseModel):
+    """The newest trades, newest first, none older than a minute."""
+
+    symbol: str
+    data: list[TradeRow]
+    next_cursor: str | None = None
+
+
+async def get_trades(use: UseCases, call: Call) -> Response:
+    """The newest trades of a symbol over all venues."""
+    query = call.query_model(TradeQuery)
+    symbol = use.market.resolve(call.params["symbol"]).symbol
+    await use.follow(symbol)
+    stream = use.hub.stream(("trades", symbol), stream_data.trade, conflated=False)
+    use.hub.touch(stream)
+    for _ in range(int(WAIT_SECONDS / STEP_SECONDS)):
+        if stream.payload is not None:
+            break
+        await asyncio.sleep(STEP_SECONDS)
+    rows = _newest(use, stream, query.limit)
+    body = b'{"symbol":%b,"data":[%b],"next_cursor":null}' % (orjson.dumps(symbol), b",".join(rows))
+    return Response(body, media_type="application/json")
+
+
+def _newest(use: UseCases, stream: Stream, limit: int) -> list[bytes]:
+    if stream.ring is None:
+        return []
+    horizon = use.clock.now_ms() - RING_SECONDS * 1_000
+    items = [payload for _, at, payload in stream.ring.items if at >= horizon]
+    return [stream.encode(payload) for payload in reversed(items[-limit:])]
+
+
+OPERATIONS: Final = (
+    Operation(
+        RouteSpec(
+            "GET",
+            "/v1/trades/{symbol}",
+            "list_trades",
+            "Newest trades of a symbol",
+            None,
+            2,
+            None,
+            Trades,
+            query=TradeQuery,
+            tags=("prices",),
+            errors=(400, 401, 403, 404, 422, 429, 503),
+            description="Kept from the first call on; the first one waits up to 2 s for a trade.",
+        ),
+        get_trades,
+        auth="scope",
+    ),
+)
