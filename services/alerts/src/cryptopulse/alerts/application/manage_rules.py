@@ -208,6 +208,13 @@ class RuleManager:
         check(definition)
         return definition
 
+    async def symbol(self, text: str) -> str:
+        """What a filter names; a name that nobody knows is taken as it is, and finds nothing."""
+        try:
+            return (await self._market.resolver()).resolve(text).symbol
+        except (UnknownSymbolError, AmbiguousSymbolError):
+            return text.upper()
+
     async def standing(self, user_id: str, definition: RuleDefinition) -> Standing:
         """How the condition stands now, from the latest stored values."""
         values: dict[Metric, Number | None] = {}

@@ -81,7 +81,7 @@ def alert_routes(
     router = APIRouter()
     _write_routes(router, rules, repository, preview, test_fire, clock)
     _state_routes(router, rules, clock)
-    _read_routes(router, repository, cursors, clock)
+    _read_routes(router, rules, repository, cursors, clock)
     return router
 
 
@@ -150,7 +150,9 @@ def _state_routes(router: APIRouter, rules: RuleManager, clock: Clock) -> None:
         return manage_rules.view(await rules.rearm(user_of(identity, "alerts"), alert_id), clock.now_ms())
 
 
-def _read_routes(router: APIRouter, repository: RuleRepository, cursors: Cursor, clock: Clock) -> None:
+def _read_routes(
+    router: APIRouter, rules: RuleManager, repository: RuleRepository, cursors: Cursor, clock: Clock
+) -> None:
     @router.get("/alerts")
     async def page(query: Annotated[AlertQuery, Query()], identity: Caller) -> AlertPage:
         user = user_of(identity, "alerts:read")
@@ -158,7 +160,7 @@ def _read_routes(router: APIRouter, repository: RuleRepository, cursors: Cursor,
         found = await repository.page(
             user,
             state=query.state,
-            symbol=query.symbol.upper() if query.symbol else None,
+            symbol=await rules.symbol(query.symbol) if query.symbol else None,
             kind=query.type,
             before=sort_key(query.cursor, cursors, binding),
             limit=query.limit + 1,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Final
@@ -33,8 +32,8 @@ from cryptopulse.common.telemetry.logging import get_logger
 
 log = get_logger(__name__)
 CONSUMER: Final = "alerts"
-TIMER_SECONDS: Final = 1.0
-FINISH_SECONDS: Final = 5.0
+FINISH_SECONDS: Final = 3.0
+AGAIN_SECONDS: Final = 1.0
 
 MakeEvaluation = Callable[[int, int], ShardEvaluation]
 
@@ -87,7 +86,11 @@ class ShardStream:
         except Exception:
             await self.release(shard, lost=True)
             raise
-        for name, loop in (("timer", self._timer(owned)), ("repair", evaluation.repair(lambda: None))):
+        loops: dict[str, Callable[[], Awaitable[None]]] = {
+            "timer": lambda: self._timer(owned),
+            "repair": lambda: evaluation.repair(lambda: None),
+        }
+        for name, loop in loops.items():
             owned.tasks.append(asyncio.create_task(_supervised(loop), name=f"{name}:{shard}"))
 
     async def release(self, shard: int, *, lost: bool) -> None:
@@ -95,10 +98,12 @@ class ShardStream:
         owned = self._owned.pop(shard, None)
         if owned is None:
             return
-        for subscription in [*(tracked.subscription for tracked in owned.tracked), *owned.others]:
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(subscription.pause(), FINISH_SECONDS)
+        subscriptions = [*(tracked.subscription for tracked in owned.tracked), *owned.others]
+        pauses = [asyncio.create_task(subscription.pause()) for subscription in subscriptions]
+        # A step that waits for a store which is away gives up once the evaluation is closed.
+        await asyncio.wait(pauses, timeout=FINISH_SECONDS)
         owned.evaluation.close()
+        await asyncio.wait(pauses, timeout=FINISH_SECONDS)
         for task in owned.tasks:
             task.cancel()
         await asyncio.gather(*owned.tasks, return_exceptions=True)
@@ -107,7 +112,7 @@ class ShardStream:
                 await self._save(owned)
             except Retryable as error:
                 log.warning("shard given up unsaved: the successor replays", shard=shard, error=str(error))
-        for subscription in [*(tracked.subscription for tracked in owned.tracked), *owned.others]:
+        for subscription in subscriptions:
             await subscription.close()
 
     async def _subscribe(self, shard: int, owned: OwnedShard) -> None:
@@ -227,12 +232,14 @@ def _on_portfolio(engine: ShardEngine, message: object, now_us: int) -> list[Fir
     return engine.on_portfolio(message, now_us)
 
 
-async def _supervised(work: Awaitable[None]) -> None:
-    """A shard's loop: an unexpected error is logged with its trace; the shard's lease goes on."""
-    try:
-        await work
-    except (asyncio.CancelledError, AbandonedError):
-        raise
-    except Exception:
-        log.exception("a loop of a shard failed")
-        raise
+async def _supervised(loop: Callable[[], Awaitable[None]]) -> None:
+    """A shard's loop: an unexpected error is logged with its trace, and the loop begins again."""
+    while True:
+        try:
+            await loop()
+            return
+        except AbandonedError:
+            return
+        except Exception:
+            log.exception("a loop of a shard failed")
+            await asyncio.sleep(AGAIN_SECONDS)
