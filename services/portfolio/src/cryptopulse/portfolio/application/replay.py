@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import gc
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Final
@@ -61,7 +63,7 @@ def states_kept(count: int) -> set[int]:
     step = 8
     while step <= count:
         last = count // step
-        keep |= {number * step - 1 for number in range(max(1, last - 3), last + 1)}
+        keep |= {number * step - 1 for number in range(max(1, last - 1), last + 1)}
         step *= 8
     return {number for number in keep if number >= 0}
 
@@ -113,8 +115,25 @@ async def _rebuild_group(
     await unit.replace_positions(portfolio, component, [_position(asset) for asset in _known(book, group)])
 
 
+@contextmanager
+def _without_collector() -> Iterator[None]:
+    """A replay makes many small values and no cycles: the collector would walk them all again and again."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
+
+
 def replayed(book: Book, postings: Sequence[Posting], from_no: int) -> tuple[Book, list[Segment]]:
     """Replay in segments. Raises `Invalid` where a disposal is not covered or a result does not fit."""
+    with _without_collector():
+        return _replayed(book, postings, from_no)
+
+
+def _replayed(book: Book, postings: Sequence[Posting], from_no: int) -> tuple[Book, list[Segment]]:
     keep = states_kept(from_no + -(-len(postings) // SEGMENT))
     segments: list[Segment] = []
     try:
