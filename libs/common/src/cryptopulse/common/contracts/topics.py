@@ -263,7 +263,7 @@ class Queue:
     shard: int | None = None
     shards: int = DEFAULT_SHARDS
     exclusive: bool = False
-    max_length: int = 2_000
+    max_length: int = 20_000
     max_bytes: int = 256 * 1024 * 1024
     delivery_limit: int = 5
 
