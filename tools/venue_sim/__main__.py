@@ -28,9 +28,17 @@ async def _run(arguments: list[str]) -> None:
         async with simulator.running():
             print(started_line(simulator), flush=True)
             async with Reporter(simulator, options.report_seconds).running():
-                await stop.wait()
+                await _until(stop, simulator)
     except OSError as error:
         sys.exit(f"venue_sim cannot listen: {error}")
+
+
+async def _until(stop: asyncio.Event, simulator: Simulator) -> None:
+    """Wait for the signal, or for the failure of what drives the venues."""
+    assert simulator.task is not None
+    waiting = asyncio.create_task(stop.wait())
+    await asyncio.wait({waiting, simulator.task}, return_when=asyncio.FIRST_COMPLETED)
+    waiting.cancel()
 
 
 if __name__ == "__main__":

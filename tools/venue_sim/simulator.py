@@ -80,6 +80,7 @@ class Simulator:
         self.faults.on_instant = effects.on_instant
         self.faults.on_release = effects.on_release
         self._listeners: dict[str, Listener] = {}
+        self.task: asyncio.Task[None] | None = None  # done only when something went wrong
 
     # -- the two sources
 
@@ -219,13 +220,13 @@ class Simulator:
         await self._listen()
         for faults in self.faults.venues.values():
             faults.later = loop.call_later
-        task = loop.create_task(self.source.run())
+        self.task = loop.create_task(self.source.run())
         try:
             yield self
         finally:
-            task.cancel()
+            self.task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
-                await task
+                await self.task
             for site in self.sites.values():
                 await site.stop()
             for listener in self._listeners.values():

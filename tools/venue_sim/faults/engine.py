@@ -241,10 +241,20 @@ class Faults:
         if fault.kind in INSTANT_KINDS and fault.starts <= time.monotonic():
             fault.hits = self.on_instant(fault)
             return fault
+        if fault.starts <= time.monotonic():
+            self._apply(fault)
         self.live[fault.number] = fault
-        self.tick()
         self._sort()
         return fault
+
+    def _apply(self, fault: Fault) -> None:
+        fault.applied = True
+        if fault.kind in MARKET_KINDS:
+            fault.hits += 1
+            fault.undo = self.on_market(fault)
+        elif fault.kind in INSTANT_KINDS:
+            fault.hits += self.on_instant(fault)
+            fault.count = 0
 
     def _read(self, spec: dict[str, Any]) -> Fault:
         known = {"kind", "venue", "symbol", "channel", "probability", "count", "seconds", "after"}
@@ -294,12 +304,10 @@ class Faults:
         over = []
         for fault in self.live.values():
             if not fault.applied and fault.starts <= now:
-                fault.applied = True
-                if fault.kind in MARKET_KINDS:
-                    fault.hits += 1
-                    fault.undo = self.on_market(fault)
-                elif fault.kind in INSTANT_KINDS:
-                    fault.hits += self.on_instant(fault)
+                try:
+                    self._apply(fault)
+                except FaultError as error:
+                    print(f"venue_sim: fault {fault.number} could not start: {error}", flush=True)
                     fault.count = 0
             if now >= fault.ends or fault.count == 0:
                 over.append(fault.number)

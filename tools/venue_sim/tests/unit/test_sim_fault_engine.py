@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from random import Random
 from typing import Any
 
@@ -100,6 +101,23 @@ def test_delayed_items_are_published_later() -> None:
 def test_a_wrong_request_is_refused_with_the_reason(spec: dict[str, Any], text: str) -> None:
     with pytest.raises(FaultError, match=text):
         Faults(1).add(spec)
+
+
+def test_a_fault_that_cannot_start_later_is_said_and_dropped(capsys: pytest.CaptureFixture[str]) -> None:
+    faults = Faults(1)
+
+    def refuse(_: Any) -> Any:
+        raise FaultError("no pair")
+
+    faults.on_market = refuse
+    with pytest.raises(FaultError):
+        faults.add({"kind": "freeze"})
+    faults.add({"kind": "freeze", "after": 0.001})
+    time.sleep(0.002)
+    faults.tick()
+
+    assert faults.live == {}
+    assert "no pair" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("value", ["NaN", "Infinity", "1e400", "-1", "0", "", "1." + "0" * 30])

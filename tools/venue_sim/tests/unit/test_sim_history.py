@@ -12,7 +12,7 @@ import pytest
 from tools.venue_sim.market import bars
 from tools.venue_sim.market.history import History, HistoryCache
 from tools.venue_sim.market.instruments import BINANCE, COINBASE, KRAKEN, Instrument, default_instruments
-from tools.venue_sim.market.prices import PriceModel
+from tools.venue_sim.market.prices import PriceModel, _reverting
 
 DAY = 20_000  # 2024-10-04
 
@@ -141,6 +141,15 @@ def test_live_seconds_run_between_the_history_s_minutes() -> None:
     assert math.log(model.usd("BTC", at_us + 59_999_999)) == pytest.approx(
         float(model.minute_logs("BTC", DAY)[101]), abs=1e-4
     )
+
+
+def test_the_walk_of_days_is_the_plain_recursion() -> None:
+    steps, value, plain = np.random.default_rng(1).standard_normal(640), 0.0, []
+    for step in steps.tolist():
+        plain.append(value)
+        value = 0.9965 * value + step
+
+    assert np.allclose(_reverting(steps, 0.9965), plain, atol=1e-12)
 
 
 def test_returns_are_correlated_and_volatility_clusters() -> None:
