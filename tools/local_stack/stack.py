@@ -40,6 +40,8 @@ _TO_COME = {
     "DATABASE_URL": "postgresql://127.0.0.1/cryptopulse",
 }
 
+_LOOPBACK_WEBHOOKS = "CRYPTOPULSE_ALERTS_WEBHOOKS_ALLOW_INSECURE"
+
 
 class Stack:
     """One run of the whole system in one folder."""
@@ -130,6 +132,8 @@ class Stack:
             "FEED": "sim" if is_simulated else "live",
             "LOG_FORMAT": "json",
         }
+        # A laptop's receivers listen on loopback without TLS; containers keep the guard closed.
+        values.setdefault(_LOOPBACK_WEBHOOKS, environ.get(_LOOPBACK_WEBHOOKS, "true"))
         logs = self._folder / "log"
         venue_ports: list[int] = []
         if is_simulated:
