@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any, Final
-
-import numpy as np
 
 from tools.venue_sim.faults.engine import VenueFaults
 from tools.venue_sim.market.market import Market
 from tools.venue_sim.net.messages import Request
 from tools.venue_sim.venues.coingecko.catalogue import (
     DAY_US,
-    MINUTE_US,
     VS_CURRENCIES,
     Coin,
     CoinCatalogue,
@@ -22,20 +18,10 @@ from tools.venue_sim.venues.coingecko.catalogue import (
     percent,
     rounded,
 )
+from tools.venue_sim.venues.coingecko.charts import Charts, CoinGeckoError, whole
 
-_MOST_DEMO_DAYS: Final = 365
-_OHLC_DAYS: Final = (1, 7, 14, 30, 90, 180, 365)
 _PERIODS: Final = {"1h": 3_600_000_000, "24h": DAY_US, "7d": 7 * DAY_US, "14d": 14 * DAY_US, "30d": 30 * DAY_US,
                    "200d": 200 * DAY_US, "1y": 365 * DAY_US}  # fmt: skip
-
-
-class CoinGeckoError(Exception):
-    """An error answer of the form {"error": text}."""
-
-    def __init__(self, status: int, text: str) -> None:
-        super().__init__(text)
-        self.status = status
-        self.text = text
 
 
 class CoinGeckoRest:
@@ -45,6 +31,7 @@ class CoinGeckoRest:
         self._market = market
         self._catalogue = catalogue
         self._faults = faults
+        self._charts = Charts(market, catalogue, lambda request: self._vs(request)[1])
 
     async def answer(self, path: str, request: Request) -> Any:
         """The JSON value of a path."""
@@ -67,9 +54,9 @@ class CoinGeckoRest:
                 raise CoinGeckoError(404, "coin not found")
             details = {
                 "": self._details,
-                "ohlc": self._ohlc,
-                "market_chart": self._chart,
-                "market_chart/range": self._chart_range,
+                "ohlc": self._charts.ohlc,
+                "market_chart": self._charts.chart,
+                "market_chart/range": self._charts.chart_range,
             }
             found = details.get("/".join(parts[2:]))
             if found is not None:
@@ -175,8 +162,8 @@ class CoinGeckoRest:
             chosen.reverse()
         if order in {"volume_desc", "id_desc"}:
             chosen.reverse()
-        size = min(max(_whole(request, "per_page", 100), 1), 250)
-        page = max(_whole(request, "page", 1), 1)
+        size = min(max(whole(request, "per_page", 100), 1), 250)
+        page = max(whole(request, "page", 1), 1)
         periods = [period for period in request.values("price_change_percentage") if period in _PERIODS]
         rows = []
         for coin in chosen[(page - 1) * size : page * size]:
@@ -250,68 +237,6 @@ class CoinGeckoRest:
             },
             "tickers": [],
             "last_updated": iso(figures.updated_us),
-        }
-
-    def _ohlc(self, coin: Coin, request: Request) -> Any:
-        _, rate = self._vs(request)
-        days = _whole(request, "days", 0)
-        if days not in _OHLC_DAYS:
-            raise CoinGeckoError(400, "Invalid days parameter")
-        if "interval" in request.query:
-            raise CoinGeckoError(401, "The interval parameter is exclusive to paid plans")
-        minutes = 30 if days <= 2 else (240 if days <= 30 else 5760)
-        width = minutes * MINUTE_US
-        end = self._now // width * width
-        start = end - days * DAY_US // width * width
-        path = self._catalogue.path(coin, start, end, 1) / rate
-        count = (end - start) // width
-        rows = []
-        for number in range(count):
-            piece = path[number * minutes : (number + 1) * minutes + 1]
-            cells = (piece[0], piece.max(), piece.min(), piece[-1])
-            rows.append([(start + (number + 1) * width) // 1000, *(rounded(float(cell)) for cell in cells)])
-        return rows
-
-    def _chart(self, coin: Coin, request: Request) -> Any:
-        _, rate = self._vs(request)
-        text = request.query.get("days", "")
-        if text != "max" and not text.replace(".", "", 1).isdigit():
-            raise CoinGeckoError(400, "Invalid days parameter")
-        days = _MOST_DEMO_DAYS if text == "max" else float(text)
-        _check_days(days)
-        now = self._now
-        return self._points(coin, now - int(days * DAY_US), now, rate, request.query.get("interval"))
-
-    def _chart_range(self, coin: Coin, request: Request) -> Any:
-        _, rate = self._vs(request)
-        start, end = _whole(request, "from", -1), _whole(request, "to", -1)
-        if start < 0 or end < start:
-            raise CoinGeckoError(400, "Invalid from or to parameter")
-        now = self._now
-        _check_days((now / 1e6 - start) / 86_400 - 1)
-        return self._points(coin, start * 1_000_000, min(end * 1_000_000, now), rate, None)
-
-    def _points(self, coin: Coin, start: int, end: int, rate: float, interval: str | None) -> Any:
-        days = (end - start) / DAY_US
-        step = 5 if days <= 1 else (60 if days <= 90 else 1440)
-        if interval == "hourly":
-            step = 60
-        elif interval == "daily":
-            step = 1440
-        start = math.ceil(start / (step * MINUTE_US)) * step * MINUTE_US
-        path = self._catalogue.path(coin, start, end, step) / rate
-        wobble = 0 if step == 1440 else 41_000 + coin.asset.image % 600
-        times = [start // 1000 + number * step * 60_000 + wobble for number in range(len(path))]
-        if times and times[-1] > end // 1000:
-            times[-1] = end // 1000
-        volume = coin.asset.volume_usd * 3.2 / rate
-        wave = volume * (1 + 0.2 * np.sin(np.arange(len(path)) / 7.0))
-        return {
-            "prices": [list(point) for point in zip(times, path.tolist(), strict=True)],
-            "market_caps": [
-                list(point) for point in zip(times, (path * coin.asset.supply).tolist(), strict=True)
-            ],
-            "total_volumes": [list(point) for point in zip(times, wave.tolist(), strict=True)],
         }
 
     def _search(self, request: Request) -> Any:
@@ -398,17 +323,3 @@ class CoinGeckoRest:
                 "updated_at": now // 1_000_000,
             }
         }
-
-
-def _whole(request: Request, name: str, default: int) -> int:
-    text = request.query.get(name, "")
-    return int(text) if text.isdigit() else default
-
-
-def _check_days(days: float) -> None:
-    if days > _MOST_DEMO_DAYS:
-        raise CoinGeckoError(
-            401,
-            "Your request exceeds the allowed time range. Public API users are limited to querying historical data "
-            "within the past 365 days.",
-        )

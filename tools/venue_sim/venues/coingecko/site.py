@@ -15,7 +15,8 @@ from tools.venue_sim.market.tape import Trade
 from tools.venue_sim.net.messages import Request, Response, Session, json_response
 from tools.venue_sim.net.websocket import WsConnection
 from tools.venue_sim.venues.coingecko.catalogue import CoinCatalogue
-from tools.venue_sim.venues.coingecko.rest import CoinGeckoError, CoinGeckoRest
+from tools.venue_sim.venues.coingecko.charts import CoinGeckoError
+from tools.venue_sim.venues.coingecko.rest import CoinGeckoRest
 from tools.venue_sim.venues.site import VenueSite
 
 _MARK: Final = "/api/v3/"
