@@ -166,7 +166,41 @@ async def test_a_new_epoch_begins_anew(gateway: Any, listen: Any) -> None:
         assert (await listen(ws, "ack"))["subscribed"][0]["recovered"] is False
         assert (await listen(ws, "snapshot"))["epoch"] == "1"
         gateway.price("BTC-USD", "2", seq=1, epoch=2)
-        assert (await listen(ws, "update"))["offset"] == 1
+        fresh = await listen(ws)
+        assert (fresh["type"], fresh["epoch"], fresh["offset"]) == ("snapshot", "2", 1)
+        gateway.price("BTC-USD", "3", seq=2, epoch=2)
+        assert (await listen(ws, "update"))["offset"] == 2
+
+
+async def test_a_blocked_client_gets_the_newest_and_how_much_it_missed(gateway: Any, listen: Any) -> None:
+    gateway.price("BTC-USD", "1", seq=1)
+    async with gateway.ws() as ws:
+        await say(ws, op="subscribe", channels=ticker("BTC"))
+        await listen(ws, "snapshot")
+        (connection,) = gateway.hub.connections.values()
+        connection.pause(0.0)
+        for seq in range(2, 8):
+            gateway.price("BTC-USD", str(seq), seq=seq)
+        connection.resume()
+        update = await listen(ws)
+        assert (update["offset"], update["skipped"]) == (7, 5)
+        connection.pause(0.0)
+        gateway.price("BTC-USD", "9", seq=1, epoch=2)
+        connection.resume()
+        assert (await listen(ws))["type"] == "snapshot"
+
+
+async def test_a_client_blocked_for_ten_seconds_is_closed(gateway: Any, listen: Any) -> None:
+    async with gateway.ws() as ws:
+        await listen(ws, "welcome")
+        (connection,) = gateway.hub.connections.values()
+        connection.pause(gateway.clock.monotonic())
+        gateway.clock.advance(9)
+        gateway.hub.sweep()
+        assert not connection.closed
+        gateway.clock.advance(1.5)
+        gateway.hub.sweep()
+        assert await closed(ws) == 4008
 
 
 async def test_candles_come_forming_and_closed(gateway: Any, listen: Any) -> None:
@@ -231,7 +265,7 @@ async def test_a_portfolio_is_shown_to_its_owner_only(gateway: Any, listen: Any)
             cost=Decimal(10), unrealised_pnl=Decimal("0.5"), unrealised_pnl_pct=Decimal(5), complete=True, seq=1, epoch=1,
         )  # fmt: skip
         gateway.distributor.valued(value)
-        assert (await listen(ws, "update"))["data"]["value"] == "10.5"
+        assert (await listen(ws, "snapshot"))["data"]["value"] == "10.5"
 
 
 async def test_bad_frames_are_answered_and_the_socket_stays_open(gateway: Any, listen: Any) -> None:

@@ -11,7 +11,7 @@ from cryptopulse.gateway.domain import protocol
 from cryptopulse.gateway.domain.frames import text_frame
 
 if TYPE_CHECKING:
-    from cryptopulse.gateway.application.streams import Stream
+    from cryptopulse.gateway.application.streams import Place, Stream
 
 QUEUE_BYTES: Final = 256 * 1024
 """What may wait for a blocked client in messages that no newer one replaces."""
@@ -65,7 +65,7 @@ class Connection:
         self.blocked_since = 0.0
         self.closed = False
         self.was_slow = False
-        self.pending: dict[Stream, int] = {}
+        self.pending: dict[Stream, Place] = {}
         self.fifo: deque[bytes] = deque()
         self.fifo_bytes = 0
         self.streams: dict[Stream, int] = {}
@@ -87,16 +87,15 @@ class Connection:
             self.was_slow = True
             self.close(protocol.CLOSE_SLOW, "slow consumer: the queue of unsent messages is full")
 
-    def hold(self, stream: Stream, previous: int, *, replaceable: bool) -> None:
+    def hold(self, stream: Stream, previous: Place, *, replaceable: bool) -> None:
         """Take note of the stream's newest message while blocked: the newest wins where it may, else it queues."""
         if self.closed:
             return
         if replaceable:
             self.pending.setdefault(stream, previous)
             return
-        before = self.pending.pop(stream, previous)
-        skipped = stream.offset - before - 1
-        self.say_frame(text_frame(protocol.update(stream.sid, stream.offset, stream.data(), skipped)))
+        offset, epoch = self.pending.pop(stream, previous)
+        self.say_frame(text_frame(stream.message(stream.offset - offset - 1, epoch)))
 
     def pause(self, now: float) -> None:
         """The transport's buffer is over its high-water mark."""
@@ -112,9 +111,8 @@ class Connection:
             self.fifo_bytes -= len(frame)
             self.write(frame)
         while self.pending and not self.blocked:
-            stream, previous = self.pending.popitem()
-            skipped = stream.offset - previous - 1
-            self.write(text_frame(protocol.update(stream.sid, stream.offset, stream.data(), skipped)))
+            stream, (offset, epoch) = self.pending.popitem()
+            self.write(text_frame(stream.message(stream.offset - offset - 1, epoch)))
 
     def close(self, code: int, reason: str) -> None:
         """Close with a code; nothing more is written."""

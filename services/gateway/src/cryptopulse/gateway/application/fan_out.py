@@ -141,7 +141,7 @@ class Hub:
         every = interval_class(every_ms) if stream.conflated else 0
         stream.join(connection, every)
         if every and stream.flushed[every] != stream.offset:
-            stream.fresh[connection] = stream.offset
+            stream.fresh[connection] = (stream.offset, stream.epoch)
         entry: dict[str, Any] = {"sid": stream.sid, "epoch": stream.epoch, "offset": stream.offset}
         messages: list[bytes] = []
         if resume is not None:

@@ -14,6 +14,10 @@ Key = tuple[str, str]
 """Channel name and subject: a symbol, `symbol@source`, a user id, or empty."""
 
 
+Place = tuple[int, str]
+"""An offset and its epoch."""
+
+
 class Stream:
     """The sequence of messages of one key, and who listens in which class.
 
@@ -38,6 +42,7 @@ class Stream:
         "ring",
         "sid",
         "stale_since",
+        "told",
         "wanted_ms",
     )
 
@@ -57,9 +62,16 @@ class Stream:
         self.flushed = dict.fromkeys(CLASSES_MS, 0)
         self.stale_since: int | None = None
         self.wanted_ms = 0
-        self.fresh: dict[Connection, int] = {}
+        self.fresh: dict[Connection, Place] = {}
+        self.told = dict.fromkeys(CLASSES_MS, epoch)
         self._data = b""
         self._data_offset = -1
+
+    def message(self, skipped: int, told_epoch: str) -> bytes:
+        """The newest message for somebody who was told `told_epoch` last: a snapshot when another epoch has begun."""
+        if told_epoch != self.epoch:
+            return protocol.snapshot(self.sid, self.epoch, self.offset, self.data())
+        return protocol.update(self.sid, self.offset, self.data(), skipped)
 
     def data(self) -> bytes:
         """The newest payload, encoded once."""
@@ -89,20 +101,22 @@ class Stream:
     def flush(self, every: int, *, replaceable: bool) -> int:
         """Send the newest message to the members of a class; the number of clients it was written to."""
         previous = self.flushed[every]
-        if previous == self.offset:
+        if previous == self.offset and self.told[every] == self.epoch:
             return 0
         self.flushed[every] = self.offset
         members = self.members[every]
         if not members:
             return 0
         skipped = self.offset - previous - 1 if self.conflated else 0
-        frame = text_frame(protocol.update(self.sid, self.offset, self.data(), skipped))
+        before = self.told[every]
+        self.told[every] = self.epoch
+        frame = text_frame(self.message(skipped, before))
         written = 0
         for connection in members:
             if connection in self.fresh:
                 self._catch_up(connection)
             elif connection.blocked or connection.fifo:
-                connection.hold(self, previous, replaceable=replaceable)
+                connection.hold(self, (previous, before), replaceable=replaceable)
             else:
                 connection.write(frame)
                 written += 1
@@ -111,13 +125,13 @@ class Stream:
     def _catch_up(self, connection: Connection) -> None:
         """The first flush after a join: counted from the client's snapshot, not from the class."""
         seen = self.fresh.pop(connection)
-        if seen == self.offset:
+        if seen == (self.offset, self.epoch):
             return
         if connection.blocked or connection.fifo:
             connection.hold(self, seen, replaceable=True)
             return
-        skipped = self.offset - seen - 1
-        connection.write(text_frame(protocol.update(self.sid, self.offset, self.data(), skipped)))
+        offset, epoch = seen
+        connection.write(text_frame(self.message(self.offset - offset - 1, epoch)))
 
     @property
     def has_members(self) -> bool:
@@ -128,6 +142,7 @@ class Stream:
         """Add a member; a class that was empty begins at the newest message."""
         if not self.members[every]:
             self.flushed[every] = self.offset
+            self.told[every] = self.epoch
         self.members[every][connection] = None
         connection.streams[self] = every
 
