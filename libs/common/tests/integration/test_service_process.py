@@ -18,7 +18,7 @@ import pytest
 
 SCRIPT = '''
 """A service whose behaviour is chosen by the test."""
-import asyncio, os, sys
+import asyncio, gc, os, sys
 from contextlib import asynccontextmanager
 from typing import ClassVar
 from fastapi import FastAPI
@@ -52,6 +52,10 @@ async def build(settings, runtime):
     @runtime.app.get("/whoami")
     async def whoami(identity=Depends(caller)):
         return {"user": identity.user_id}
+
+    @runtime.app.get("/frozen")
+    async def frozen():
+        return gc.get_freeze_count()
 
     async def loop(beat):
         while True:
@@ -216,6 +220,19 @@ def test_a_request_in_hand_is_finished_and_no_new_one_taken(start: Start) -> Non
     assert code == 0, err
 
 
+def test_while_the_drain_steps_run_nobody_new_is_let_in(start: Start) -> None:
+    public = free_port()
+    process = start(mode="hang-in-drain", PUBLIC_PORT=str(public))
+    process.wait_for("/readyz", 200)
+    with socket.create_connection(("127.0.0.1", public), timeout=5) as early:
+        process.signal(signal.SIGTERM)
+        process.wait_for("/readyz", 503)
+        with pytest.raises(httpx.ConnectError):
+            httpx.get(f"http://127.0.0.1:{public}/slow", trust_env=False)
+        early.sendall(b"GET /slow HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert early.recv(65_536).startswith(b"HTTP/1.1 200 OK"), "who was in already is served"
+
+
 def test_a_signal_while_building_ends_with_0(start: Start) -> None:
     process = start(mode="slow-build")
     assert process.wait_for("/readyz", 503).json()["status"] == "starting"
@@ -276,6 +293,13 @@ def test_healthcheck_of_a_living_service_is_0(start: Start) -> None:
     process.wait_for("/readyz", 200)
 
     assert start("healthcheck", CRYPTOPULSE_INGESTOR_PORT=str(process.port)).end()[0] == 0
+
+
+def test_what_lives_as_long_as_the_process_is_no_work_for_the_collector(start: Start) -> None:
+    process = start()
+    process.wait_for("/readyz", 200)
+
+    assert process.get("/frozen").json() > 10_000
 
 
 def test_an_internal_route_wants_an_internal_token(start: Start) -> None:

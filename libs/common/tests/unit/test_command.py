@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import socket
+import subprocess
 import sys
 import threading
 from collections.abc import AsyncIterator, Iterator
@@ -16,7 +17,7 @@ from typing import ClassVar
 import pytest
 
 from cryptopulse.common.config import DatabaseSettings, ServiceSettings, SettingsError
-from cryptopulse.common.runtime import Runtime
+from cryptopulse.common.runtime import Runtime, healthcheck
 from cryptopulse.common.runtime.command import main, migrations_of
 from cryptopulse.common.runtime.servers import bind
 
@@ -176,6 +177,52 @@ def test_healthcheck_without_an_answer_fails(
         assert main(IngestorSettings, build, argv=["healthcheck"]) == 1
 
     assert "does not answer" in capsys.readouterr().err
+
+
+def test_the_light_healthcheck_answers_the_same(
+    livez: type[_Livez], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert healthcheck.main(["ingestor"]) == 0
+
+    livez.status = 503
+
+    assert healthcheck.main(["ingestor"]) == 1
+    assert "stalled loops: relay" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("arguments", [[], ["nobody"], ["alerts", "now"]])
+def test_the_light_healthcheck_wants_the_name_of_a_service(arguments: list[str]) -> None:
+    assert healthcheck.main(arguments, {}) == 2
+
+
+def test_the_light_healthcheck_takes_the_service_s_own_port(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str, int]] = []
+
+    def ask(host: str, port: int) -> int:
+        asked.append((host, port))
+        return 0
+
+    monkeypatch.setattr(healthcheck, "ask", ask)
+
+    healthcheck.main(["alerts"], {})
+    healthcheck.main(["alerts"], {"CRYPTOPULSE_ALERTS_PORT": "0", "CRYPTOPULSE_ALERTS_HOST": "10.0.0.7"})
+    healthcheck.main(["alerts"], {"CRYPTOPULSE_ALERTS_PORT": "8000"})
+
+    assert asked == [("127.0.0.1", 9103), ("10.0.0.7", 9103), ("127.0.0.1", 8000)]
+    assert healthcheck.main(["alerts"], {"CRYPTOPULSE_ALERTS_PORT": "http"}) == 1
+
+
+def test_the_light_healthcheck_imports_no_framework() -> None:
+    code = (
+        "import sys, cryptopulse.common.runtime.healthcheck\n"
+        "print(sorted({name.partition('.')[0] for name in sys.modules} & "
+        "{'pydantic', 'fastapi', 'structlog', 'asyncio', 'uvicorn', 'msgspec', 'prometheus_client'}))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=30
+    )
+
+    assert done.stdout == "[]\n"
 
 
 def test_migrate_exists_where_migrations_lie_beside_the_settings(

@@ -1,6 +1,5 @@
 """Settings of a service, read from the environment alone."""
 
-from cryptopulse.common.config.services import SERVICES, ServiceFacts, facts_of
 from cryptopulse.common.config.settings import (
     DEFAULT_SYMBOLS,
     DatabaseSettings,
@@ -19,6 +18,7 @@ from cryptopulse.common.config.types import (
     SigningSecret,
     SymbolList,
 )
+from cryptopulse.common.contracts.services import SERVICES, ServiceFacts, facts_of
 
 __all__ = [
     "DEFAULT_SYMBOLS",

@@ -16,7 +16,6 @@ from typing import Any, ClassVar, Final, Self, TypeVar, get_args, get_origin
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 from pydantic.fields import FieldInfo
 
-from cryptopulse.common.config.services import ServiceFacts, facts_of
 from cryptopulse.common.config.types import (
     FeedMode,
     HttpUrl,
@@ -28,6 +27,7 @@ from cryptopulse.common.config.types import (
     SigningSecret,
     SymbolList,
 )
+from cryptopulse.common.contracts.services import ServiceFacts, facts_of
 from cryptopulse.common.contracts.topics import DEFAULT_SHARDS
 
 PREFIX: Final = "CRYPTOPULSE_"

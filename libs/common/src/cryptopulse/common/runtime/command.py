@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import http.client
 import importlib.util
 import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -11,9 +10,8 @@ from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any, Final, NoReturn, TypeVar
 
-import orjson
-
 from cryptopulse.common.config.settings import DatabaseSettings, ServiceSettings, SettingsError, describe
+from cryptopulse.common.runtime import healthcheck
 from cryptopulse.common.runtime.service import Runtime
 from cryptopulse.common.runtime.version import version_of
 from cryptopulse.common.security.identity import InternalVerifier, authenticate
@@ -23,7 +21,6 @@ EXIT_OK: Final = 0
 EXIT_CRASH: Final = 1
 EXIT_USAGE: Final = 2
 EXIT_CONFIG: Final = 78
-HEALTHCHECK_SECONDS: Final = 4.0
 
 SettingsT = TypeVar("SettingsT", bound=ServiceSettings)
 Build = Callable[[SettingsT, Runtime], AbstractAsyncContextManager[None]]
@@ -86,7 +83,7 @@ def _dispatch(
         print(f"{service}: the configuration is valid")  # noqa: T201 - the answer of a command
         return EXIT_OK
     if command == "healthcheck":
-        return healthcheck(settings.host, settings.port)
+        return healthcheck.ask(settings.host, settings.port)
     version = version_of(service).version
     logging.configure(service, version, settings.log_level, settings.log_format)
     try:
@@ -165,28 +162,6 @@ def migrations_of(settings_cls: type[ServiceSettings]) -> Path | None:
         if folder.is_dir():
             return folder
     return None
-
-
-def healthcheck(host: str, port: int) -> int:
-    """Ask our own `/livez`: 0 when alive, 1 when not or when nobody answers."""
-    target = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - compared, not bound
-    connection = http.client.HTTPConnection(target, port, timeout=HEALTHCHECK_SECONDS)
-    try:
-        connection.request("GET", "/livez")
-        response = connection.getresponse()
-        body = response.read(65_536)
-    except OSError as error:
-        _complain(f"http://{target}:{port}/livez does not answer: {error}")
-        return EXIT_CRASH
-    finally:
-        connection.close()
-    if response.status == 200:
-        return EXIT_OK
-    stalled = [name for name, state in orjson.loads(body)["loops"].items() if state["state"] == "stalled"]
-    _complain(
-        f"http://{target}:{port}/livez says {response.status}; stalled loops: {', '.join(stalled) or 'none'}"
-    )
-    return EXIT_CRASH
 
 
 def usage(settings_cls: type[ServiceSettings], extra: Mapping[str, Any]) -> str:

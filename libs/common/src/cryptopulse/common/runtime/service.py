@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import secrets
 import socket
@@ -117,6 +118,7 @@ class Runtime:
             internal.bind()
             await internal.start()
             await _until_built(stack.enter_async_context(built), signals.stop)
+            _settle_memory()
             self._loops.start()
             for server in self._servers:
                 await server.start()
@@ -165,6 +167,16 @@ class Runtime:
             log.warning("loops did not end", loops=left)
         await run_steps([DrainStep("close adapters", stack.aclose, CLOSE_SECONDS)])
         await asyncio.to_thread(tracing.shutdown, FLUSH_SECONDS)
+
+
+def _settle_memory() -> None:
+    """Take what lives as long as the process (modules, settings, pools) out of the garbage collector's rounds.
+
+    A full round over the 100,000 objects of a service stops the event loop for 50 ms and more; afterwards it has
+    almost nothing to look at.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 class _StoppedWhileBuildingError(Exception):

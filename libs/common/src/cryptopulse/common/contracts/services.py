@@ -1,4 +1,4 @@
-"""The fixed facts of each service that the library itself needs: internal port, database schema and role."""
+"""The five services as facts: where each answers its internal HTTP, and its schema and role in Postgres."""
 
 from __future__ import annotations
 
