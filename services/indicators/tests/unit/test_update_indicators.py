@@ -56,8 +56,8 @@ class Shelf:
 
 
 class NothingLive:
-    async def forming(self, symbol: str, source: str, interval: Interval) -> Candle | None:
-        return None
+    async def forming(self, symbol: str, source: str, interval: Interval) -> list[Candle]:
+        return []
 
     async def values(self, symbol: str, source: str, interval: Interval) -> None:
         return None

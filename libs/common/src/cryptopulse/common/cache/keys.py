@@ -36,6 +36,10 @@ def forming(symbol: str, source: str) -> str:
     return f"cp:forming:{symbol}:{source}"
 
 
+FORMING_BEFORE: Final = "-"
+"""Appended to the interval in `forming`: the bar before the newest, while it still waits for stragglers."""
+
+
 def indicators(symbol: str, source: str) -> str:
     """Hash interval -> `IndicatorUpdate`: the newest live values. Writer: indicators. Lives 1 day."""
     return f"cp:ind:{symbol}:{source}"

@@ -30,11 +30,13 @@ class RedisLatestReader:
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
 
-    async def forming(self, symbol: str, source: str, interval: Interval) -> Candle | None:
-        """The forming bar of a series."""
+    async def forming(self, symbol: str, source: str, interval: Interval) -> list[Candle]:
+        """The bars of a series that are not closed, oldest first: a minute may wait for stragglers beside the next."""
         async with store_errors():
-            packed = await self._redis.hget(keys.forming(symbol, source), interval)
-        return None if packed is None else _candle.decode(_bytes(packed))
+            packed = await self._redis.hmget(
+                keys.forming(symbol, source), [f"{interval}{keys.FORMING_BEFORE}", interval]
+            )
+        return [_candle.decode(_bytes(one)) for one in packed if one is not None]
 
     async def values(self, symbol: str, source: str, interval: Interval) -> IndicatorUpdate | None:
         """The newest indicator values of a live series."""

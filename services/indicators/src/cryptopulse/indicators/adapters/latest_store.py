@@ -60,9 +60,11 @@ class RedisLatestStore:
                 pipe.sadd(keys.PRICE_INDEX, *new)
             bars: dict[str, dict[str, bytes]] = {}
             for candle in forming:
-                bars.setdefault(keys.forming(candle.symbol, candle.source), {})[candle.interval] = _encode(
-                    candle
-                )
+                fields_of = bars.setdefault(keys.forming(candle.symbol, candle.source), {})
+                if candle.interval in fields_of:
+                    # Oldest first: what came before waits for stragglers beside the newest.
+                    fields_of[f"{candle.interval}{keys.FORMING_BEFORE}"] = fields_of[candle.interval]
+                fields_of[candle.interval] = _encode(candle)
             for key, fields in bars.items():
                 pipe.hset(key, mapping=_fields(fields))
                 pipe.expire(key, FORMING_TTL_SECONDS)

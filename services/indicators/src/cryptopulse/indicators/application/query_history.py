@@ -23,7 +23,7 @@ FOLD_SLICE: Final = 100
 class LiveValues(Protocol):
     """What owners of shards wrote last. Raises `StoreUnavailable`."""
 
-    async def forming(self, symbol: str, source: str, interval: Interval) -> Candle | None: ...
+    async def forming(self, symbol: str, source: str, interval: Interval) -> list[Candle]: ...
     async def values(self, symbol: str, source: str, interval: Interval) -> IndicatorUpdate | None: ...
 
 
@@ -103,15 +103,14 @@ class HistoryQueries:
         rows = await self._store.range(symbol, source, interval, from_ms=from_ms, to_ms=to_ms, limit=limit)
         if from_ms is not None and len(rows) >= limit:
             return rows
-        forming = await self._live.forming(symbol, source, interval)
-        if forming is None:
-            return rows
         after = rows[-1].open_time if rows else -1
-        inside = (to_ms is None or forming.open_time < to_ms) and (
-            from_ms is None or forming.open_time >= from_ms
-        )
-        if inside and forming.open_time > after:
-            rows.append(forming)
+        for forming in await self._live.forming(symbol, source, interval):
+            inside = (to_ms is None or forming.open_time < to_ms) and (
+                from_ms is None or forming.open_time >= from_ms
+            )
+            if inside and forming.open_time > after:
+                rows.append(forming)
+                after = forming.open_time
         return rows[-limit:] if from_ms is None else rows[:limit]
 
     async def fold(
@@ -161,7 +160,8 @@ class HistoryQueries:
             return live
         studies = [*live_studies(interval), *extra.values()] if live is None else list(extra.values())
         rows = await self._store.range(symbol, source, interval, from_ms=None, to_ms=None, limit=WARM_BARS)
-        forming = None if closed_only else await self._live.forming(symbol, source, interval)
+        open_bars = [] if closed_only else await self._live.forming(symbol, source, interval)
+        forming = open_bars[-1] if open_bars else None
         if forming is not None and rows and forming.open_time <= rows[-1].open_time:
             forming = None
         bars = [*rows, *([forming] if forming is not None else [])]

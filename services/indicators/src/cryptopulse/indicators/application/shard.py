@@ -316,6 +316,7 @@ class ShardWorker:
             if series is None or not (series.minutes or series.longer):
                 continue
             venue_ms = self._venue_ms(symbol, source)
+            forming += [bar.candle(symbol, source, "1m", closed=False) for bar in series.minutes[-2:-1]]
             for interval in PUBLIC_INTERVALS:
                 bar = series.forming_bar(interval)
                 if bar is None:
