@@ -144,3 +144,20 @@ def test_a_library_s_span_hands_the_caller_s_context_on_while_tracing_is_off() -
         tracing.inject(sent)
 
     assert sent["traceparent"].split("-")[1] == PARENT.split("-")[1]
+
+
+def test_what_people_wait_for_is_always_recorded_and_the_rest_lightly(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    whole = tracing._provider
+    monkeypatch.setattr(tracing, "_provider", lambda *args, ratio: whole(*args, ratio=0.0))
+    exporter = tracing.collect_in_memory()
+    with tracing.span("tick"):
+        pass
+    with tracing.span("delivery", always=True):
+        pass
+    with tracing.span("publish", messaging_destination_name="alerts.events"), tracing.span("inside"):
+        pass
+    tracing.shutdown()
+
+    assert [span.name for span in exporter.get_finished_spans()] == ["delivery", "inside", "publish"]

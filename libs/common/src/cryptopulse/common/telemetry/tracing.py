@@ -15,7 +15,13 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
+from opentelemetry.sdk.trace.sampling import (
+    ALWAYS_ON,
+    ParentBased,
+    Sampler,
+    SamplingResult,
+    TraceIdRatioBased,
+)
 from opentelemetry.trace import Link, Span, SpanKind, Status, StatusCode
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from opentelemetry.util.types import Attributes
@@ -32,6 +38,9 @@ _KINDS: Final[dict[str, SpanKind]] = {
     "client": SpanKind.CLIENT,
     "server": SpanKind.SERVER,
 }
+_ALWAYS: Final = "cryptopulse.always"
+_ALWAYS_EXCHANGES: Final = frozenset({"alerts.events", "portfolio.events"})
+"""What people wait for is traced fully; ticks and requests lightly."""
 _PROPAGATOR: Final = TraceContextTextMapPropagator()
 log = get_logger(__name__)
 
@@ -131,11 +140,36 @@ def shutdown(timeout_seconds: float = 3.0) -> None:
 def _provider(service: str, version: str, processor: SpanProcessor, *, ratio: float) -> TracerProvider:
     provider = TracerProvider(
         resource=Resource.create({"service.name": f"cryptopulse-{service}", "service.version": version}),
-        sampler=ParentBased(TraceIdRatioBased(ratio)),
+        sampler=ParentBased(_Roots(ratio)),
         shutdown_on_exit=False,
     )
     provider.add_span_processor(processor)
     return provider
+
+
+class _Roots(Sampler):
+    """Which new traces are recorded: all that are marked or tell a user something, and a part of the others."""
+
+    def __init__(self, ratio: float) -> None:
+        self._some = TraceIdRatioBased(ratio)
+
+    def should_sample(
+        self,
+        parent_context: otel_context.Context | None,
+        trace_id: int,
+        name: str,
+        kind: SpanKind | None = None,
+        attributes: Attributes = None,
+        links: Sequence[Link] | None = None,
+        trace_state: trace.TraceState | None = None,
+    ) -> SamplingResult:
+        known = attributes or {}
+        wanted = known.get(_ALWAYS) is True or known.get("messaging.destination.name") in _ALWAYS_EXCHANGES
+        sampler = ALWAYS_ON if wanted else self._some
+        return sampler.should_sample(parent_context, trace_id, name, kind, attributes, links, trace_state)
+
+    def get_description(self) -> str:
+        return f"Roots({self._some.get_description()})"
 
 
 def is_on() -> bool:
@@ -180,12 +214,13 @@ def span(
     kind: Kind = "internal",
     parent: otel_context.Context | None = None,
     linked: Sequence[Mapping[str, Any]] = (),
+    always: bool = False,
     **attributes: str | float | bool,
 ) -> Iterator[Span]:
     """A span around a piece of work, current while it lasts; an exception marks it as failed.
 
-    `linked` are the headers of the messages of a batch: their traces are linked, not continued. `_` in the name of
-    an attribute is written as a dot, `__` as an underscore.
+    `linked` are the headers of the messages of a batch: their traces are linked, not continued. `always` records a new
+    trace whatever the sampling ratio. `_` in the name of an attribute is written as a dot, `__` as an underscore.
     """
     tracer = _tracing.tracer
     if tracer is None:
@@ -198,7 +233,8 @@ def span(
         context=parent,
         kind=_KINDS[kind],
         links=links,
-        attributes={_dotted(key): value for key, value in attributes.items()},
+        attributes={_dotted(key): value for key, value in attributes.items()}
+        | ({_ALWAYS: True} if always else {}),
     ) as current:
         yield current
 
