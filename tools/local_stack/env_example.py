@@ -30,6 +30,26 @@ _STACK = """\
 # Reference data for some tests; those are skipped where it is absent.
 #CRYPTOPULSE_SHARED=../shared
 """
+_COMPOSE = """\
+# --- Docker Compose alone (`make up`) -------------------------------------------------------------
+# Passwords of its servers; scripts/compose-secrets makes what is missing, and the two secrets below.
+#RABBITMQ_PASSWORD=
+#REDIS_PASSWORD=
+#POSTGRES_PASSWORD=
+# Grafana's user admin; RABBITMQ_PASSWORD when not set.
+#GRAFANA_PASSWORD=
+# The images' tag, and what they are built on; a digest pins it: python@sha256:...
+#CRYPTOPULSE_TAG=local
+#CRYPTOPULSE_COMMIT=unknown
+#PYTHON_IMAGE=python:3.11-slim-bookworm
+# Ports on 127.0.0.1 of the profiles observability and tools.
+#PROMETHEUS_PORT=9090
+#GRAFANA_PORT=3000
+#RABBITMQ_MANAGEMENT_PORT=15672
+#RABBITMQ_PORT=5672
+#POSTGRES_PORT=5432
+#VALKEY_PORT=6379
+"""
 _STACK_NAMES = frozenset({"PORT", "FEED"})
 _BOOTED = frozenset({"RABBITMQ_URL", "REDIS_URL", "DATABASE_URL"})
 
@@ -44,7 +64,7 @@ def render(by_service: Mapping[str, Iterable[Variable]]) -> str:
             variables.setdefault(variable.name, variable)
     own = {name: services[0] for name, services in users.items() if name.startswith("CRYPTOPULSE_")}
     shared = [name for name in variables if name not in own and name not in _STACK_NAMES]
-    parts = [_HEAD, _STACK, _title("shared by services, fixed names")]
+    parts = [_HEAD, _STACK, _COMPOSE, _title("shared by services, fixed names")]
     parts += [_entry(variables[name], users[name]) for name in sorted(shared)]
     for service in by_service:
         parts.append(_title(service))

@@ -33,8 +33,12 @@ published_total = metrics.counter(
 reconnects_total = metrics.counter(
     "cryptopulse_bus_reconnects_total", "Connections to the broker made", ("link",)
 )
+ready_messages = metrics.gauge(
+    "cryptopulse_bus_queue_ready_messages", "Messages that wait in a shared queue consumed here", ("queue",)
+)
 
 TRANSIENT, PERSISTENT = 1, 2
+BACKLOG_SECONDS = 10.0
 DRAIN_SECONDS = 5.0
 
 
@@ -76,6 +80,8 @@ class RabbitBus:
             on_tick=self._consume_tick,
         )
         self._control: Channel | None = None
+        self._measured: set[str] = set()
+        self._measured_at = float("-inf")
 
     # --- life --------------------------------------------------------------------------------------------------
 
@@ -305,3 +311,19 @@ class RabbitBus:
                 if consumer.was_established:
                     log.warning("consumer restored", queue=consumer.queue.name)
                 await consumer.establish(connection)
+        await self._measure_backlogs()
+
+    async def _measure_backlogs(self) -> None:
+        """Every 10 s: how much waits in the queues that are ours now; a queue that went to another owner is forgotten."""
+        now = self._clock.monotonic()
+        if now - self._measured_at < BACKLOG_SECONDS:
+            return
+        self._measured_at = now
+        ours = {one.queue.name: one.queue for one in self._consumers if one.active and one.queue.name}
+        for gone in self._measured - ours.keys():
+            ready_messages.remove(gone)
+        self._measured &= ours.keys()
+        for name, queue in ours.items():
+            with contextlib.suppress(BusUnavailable):  # the next round measures again
+                ready_messages.labels(name).set(await self.backlog(queue))
+                self._measured.add(name)

@@ -116,6 +116,8 @@ class ServiceSettings(BaseModel):
     """`json` for machines, `text` for one readable line per event."""
     otel_exporter_otlp_endpoint: HttpUrl | None = None
     """Where traces go (an OTLP collector's HTTP address); unset: nowhere."""
+    cloudwatch_namespace: str = Field(default="", pattern=r"^[A-Za-z0-9_./#:-]{0,255}$")
+    """Namespace of the figures that are written to stdout once a minute for CloudWatch; empty: none."""
     host: str = "127.0.0.1"
     """The address that the internal HTTP listens on; 0.0.0.0 in a container."""
     port: int = Field(default=0, ge=0, le=65_535)

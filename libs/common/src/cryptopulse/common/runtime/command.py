@@ -16,6 +16,7 @@ from cryptopulse.common.runtime.service import Runtime
 from cryptopulse.common.runtime.version import version_of
 from cryptopulse.common.security.identity import InternalVerifier, authenticate
 from cryptopulse.common.telemetry import logging, tracing
+from cryptopulse.common.telemetry.cloudwatch import CloudWatchWriter
 
 EXIT_OK: Final = 0
 EXIT_CRASH: Final = 1
@@ -60,7 +61,10 @@ def main(
     if command == "--version":
         print(version_of(settings_cls.service))  # noqa: T201 - the answer of a command
         return EXIT_OK
-    known = {"run", "check", "healthcheck", *extra} | ({"migrate"} if migrations_of(settings_cls) else set())
+    known = {"run", "check", "healthcheck", "dead-letters", *extra}
+    known |= {"migrate"} if migrations_of(settings_cls) else set()
+    if command == "dead-letters" and command not in extra:
+        return _dead_letters(settings_cls, arguments[1:])
     if command not in known or len(arguments) > 1:
         _complain(
             f"{settings_cls.service}: unknown command {' '.join(arguments)!r}; one of: {', '.join(sorted(known))}"
@@ -102,6 +106,26 @@ def _dispatch(
         return EXIT_CRASH
 
 
+def _dead_letters(settings_cls: type[SettingsT], arguments: Sequence[str]) -> int:
+    """The operator's view of what this service could not handle; its arguments are checked before the settings are."""
+    from cryptopulse.common.runtime import dead_letters
+
+    try:
+        wish = dead_letters.parse(settings_cls.service, arguments)
+    except SystemExit as end:
+        return int(end.code or 0)
+    try:
+        settings = settings_cls.load()
+    except SettingsError as error:
+        for fault in error.faults:
+            _complain(f"{settings_cls.service}: {fault}")
+        return EXIT_CONFIG
+    logging.configure(settings.service, version_of(settings.service).version, "error", settings.log_format)
+    return _in_loop(
+        dead_letters.answer(wish, settings.service, settings.rabbitmq_url.get_secret_value(), settings.shards)
+    )
+
+
 def _in_loop(work: Awaitable[int | None]) -> int:
     async def awaited() -> int | None:
         return await work
@@ -122,6 +146,8 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
 async def _run(settings: SettingsT, build: Build[SettingsT]) -> int:
     runtime = Runtime(settings.service)
     authenticate(runtime.app, InternalVerifier(settings.internal_jwt_secret, settings.service))
+    if settings.cloudwatch_namespace:
+        runtime.loop("cloudwatch", CloudWatchWriter(settings.service, settings.cloudwatch_namespace).run)
     await runtime.run(
         build(settings, runtime),
         host=settings.host,
@@ -171,6 +197,7 @@ def usage(settings_cls: type[ServiceSettings], extra: Mapping[str, Any]) -> str:
         "run": "run the service (the default)",
         "check": "check the configuration and end",
         "healthcheck": "ask the running service's /livez",
+        "dead-letters": "list, show, replay or purge what could not be handled; see dead-letters --help",
     }
     if migrations_of(settings_cls) is not None:
         commands["migrate"] = "bring the database schema up to date"
