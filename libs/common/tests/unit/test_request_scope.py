@@ -89,7 +89,8 @@ async def test_a_collected_request_is_a_span_under_the_caller(client: httpx.Asyn
     finally:
         tracing.shutdown()
 
-    assert [span.name for span in spans] == ["GET /outer/inner/{symbol}"]
+    ours = [span for span in spans if not span.name.startswith("fastapi.")]
+    assert [span.name for span in ours] == ["GET /outer/inner/{symbol}"]
     assert format(spans[0].context.trace_id, "032x") == PARENT.split("-")[1]
 
 
