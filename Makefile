@@ -10,6 +10,7 @@ SERVICES := ingestor indicators alerts portfolio gateway
 PACKAGES := libs/common $(addprefix services/,$(SERVICES))
 # A stamp that names this very folder: a virtual environment that was copied along with a checkout is of no use.
 STAMP := .venv/.installed-$(shell pwd -P | cksum | cut -d' ' -f1)
+BENCH_STAMP := $(subst .venv/,.venv-bench/,$(STAMP))
 # Runs a command with the settings of .env; what is set in the environment already wins.
 WITH_ENV := $(PY) -m tools.local_stack env --
 PYTEST := $(WITH_ENV) $(PY) -m pytest -q
@@ -67,8 +68,13 @@ coverage: venv ## what the unit and contract tests reach
 	@mkdir -p .run && $(WITH_ENV) $(PY) -m coverage run -m pytest -q $(call tests_of,unit) $(call tests_of,contract) $(ARGS)
 	@$(PY) -m coverage combine -q && $(PY) -m coverage report
 
-bench: venv system ## the benchmarks beside their yardsticks: CASE=route picks one
-	@exec $(PY) -m tools.local_stack exec --tied -- $(PY) -m tools.bench $(CASE) $(ARGS)
+BENCH := $(PY) -m tools.local_stack exec --tied -- .venv-bench/bin/python -m tools.bench
+
+bench: $(BENCH_STAMP) system ## the benchmarks beside their yardsticks: CASE=route picks one, ARGS=--page writes docs/benchmarks.md
+	@exec $(BENCH) $(CASE) $(ARGS)
+
+bench-quick: $(BENCH_STAMP) system ## every benchmark once with small sizes: that they run, not what they show
+	@exec $(BENCH) --quick $(CASE) $(ARGS)
 
 ##@ Upkeep
 
@@ -76,6 +82,9 @@ venv: $(STAMP) ## install requirements.lock and the packages (a no-op when nothi
 
 $(STAMP): requirements.lock scripts/venv $(addsuffix /pyproject.toml,$(PACKAGES))
 	@scripts/venv $@ $(PACKAGES)
+
+$(BENCH_STAMP): $(STAMP) requirements.lock tools/bench/requirements.lock scripts/bench_venv
+	@scripts/bench_venv $@ $(PACKAGES)
 
 system: venv ## install the servers that are missing, where apt and root allow it
 	@$(PY) -m tools.local_stack system
@@ -110,5 +119,5 @@ down: ## stop the containers, keep the data
 logs: ## follow the containers' logs
 	@docker compose logs --follow --tail 100
 
-.PHONY: help run test fmt lint unit contract architecture integration e2e faults readme coverage bench venv system \
+.PHONY: help run test fmt lint unit contract architecture integration e2e faults readme coverage bench bench-quick venv system \
 	lock docs clean up down logs
