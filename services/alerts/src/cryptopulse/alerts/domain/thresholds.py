@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable
 from decimal import Decimal
 from enum import IntEnum
 from typing import Final, Generic, TypeVar
-
-from sortedcontainers import SortedList
 
 ItemT = TypeVar("ItemT")
 Number = Decimal | float
@@ -48,38 +47,101 @@ class Edge(IntEnum):
 
 
 _NOTHING: Final[tuple[()]] = ()
+BLOCK: Final = 512
+"""Most levels in a block."""
 
 
 class _Levels(Generic[ItemT]):
-    """The distinct thresholds of one edge, sorted, each with its items in order of arrival."""
+    """The distinct thresholds of one edge, sorted, each with its items in order of arrival.
 
-    __slots__ = ("at", "sorted")
+    Sorted blocks of bounded length, so that insertion and removal move little memory, with the items in blocks beside them:
+    a crossing finds levels and items by two binary searches, and no level is ever hashed.
+    """
+
+    __slots__ = ("_blocks", "_ends", "_items")
 
     def __init__(self) -> None:
-        self.sorted: SortedList = SortedList()
-        self.at: dict[Number, dict[ItemT, None]] = {}
+        self._blocks: list[list[Number]] = []
+        self._items: list[list[dict[ItemT, None]]] = []
+        self._ends: list[Number] = []
+        """The highest level of each block."""
+
+    def __bool__(self) -> bool:
+        return bool(self._ends)
+
+    def __len__(self) -> int:
+        return sum(len(items) for block in self._items for items in block)
 
     def add(self, level: Number, item: ItemT) -> None:
-        items = self.at.get(level)
-        if items is None:
-            self.at[level] = {item: None}
-            self.sorted.add(level)
-        else:
-            items[item] = None
+        if not self._ends:
+            self._blocks, self._items, self._ends = [[level]], [[{item: None}]], [level]
+            return
+        number = min(bisect_left(self._ends, level), len(self._ends) - 1)
+        block, items = self._blocks[number], self._items[number]
+        at = bisect_left(block, level)
+        if at < len(block) and block[at] == level:
+            items[at][item] = None
+            return
+        block.insert(at, level)
+        items.insert(at, {item: None})
+        self._ends[number] = block[-1]
+        if len(block) > BLOCK:
+            half = len(block) // 2
+            self._blocks.insert(number + 1, block[half:])
+            self._items.insert(number + 1, items[half:])
+            self._ends.insert(number, block[half - 1])
+            del block[half:], items[half:]
 
     def remove(self, level: Number, item: ItemT) -> None:
-        items = self.at.get(level)
-        if items is None:
+        number = bisect_left(self._ends, level)
+        if number == len(self._ends):
             return
-        items.pop(item, None)
-        if not items:
-            del self.at[level]
-            self.sorted.remove(level)
+        block, items = self._blocks[number], self._items[number]
+        at = bisect_left(block, level)
+        if block[at] != level:
+            return
+        items[at].pop(item, None)
+        if items[at]:
+            return
+        del block[at], items[at]
+        if not block:
+            del self._blocks[number], self._items[number], self._ends[number]
+        elif at == len(block):
+            self._ends[number] = block[-1]
 
     def load(self, pairs: Iterable[tuple[Number, ItemT]]) -> None:
+        merged: dict[Number, dict[ItemT, None]] = {}
+        for block, beside in zip(self._blocks, self._items, strict=True):
+            merged.update(zip(block, beside, strict=True))
         for level, item in pairs:
-            self.at.setdefault(level, {})[item] = None
-        self.sorted = SortedList(self.at)
+            merged.setdefault(level, {})[item] = None
+        levels = sorted(merged)
+        self._blocks = [levels[at : at + BLOCK // 2] for at in range(0, len(levels), BLOCK // 2)]
+        self._items = [[merged[level] for level in block] for block in self._blocks]
+        self._ends = [block[-1] for block in self._blocks]
+
+    def neighbours(self, value: Number) -> tuple[Number | None, Number | None]:
+        """The highest level at or below `value` and the lowest above it."""
+        number = bisect_right(self._ends, value)
+        if number == len(self._ends):
+            return (self._ends[-1] if self._ends else None), None
+        block = self._blocks[number]
+        at = bisect_right(block, value)
+        if at:
+            return block[at - 1], block[at]
+        return (self._ends[number - 1] if number else None), block[0]
+
+    def between(self, low: Number, high: Number, *, upper: bool) -> list[tuple[Number, dict[ItemT, None]]]:
+        """The levels of (low, high] when `upper`, else of [low, high), rising, each with its items."""
+        search = bisect_right if upper else bisect_left
+        found: list[tuple[Number, dict[ItemT, None]]] = []
+        for number in range(search(self._ends, low), len(self._ends)):
+            block = self._blocks[number]
+            first, last = search(block, low), search(block, high)
+            found += zip(block[first:last], self._items[number][first:last], strict=True)
+            if last < len(block):
+                break
+        return found
 
 
 class ThresholdIndex(Generic[ItemT]):
@@ -100,12 +162,12 @@ class ThresholdIndex(Generic[ItemT]):
         self._ceiling: Number = float("-inf")
 
     def __len__(self) -> int:
-        return sum(len(items) for levels in self._levels for items in levels.at.values())
+        return sum(map(len, self._levels))
 
     @property
     def is_empty(self) -> bool:
         """True when nothing is watched."""
-        return not any(levels.at for levels in self._levels)
+        return not any(self._levels)
 
     def add(self, edge: Edge, threshold: Number, item: ItemT) -> None:
         """Watch `threshold`; the same item may be added once per (edge, threshold)."""
@@ -140,7 +202,7 @@ class ThresholdIndex(Generic[ItemT]):
         if before is None or before == value:
             self._tighten()
             return _NOTHING
-        hits = list(self._crossed(before, value))
+        hits = self._crossed(before, value)
         self._tighten()
         return hits
 
@@ -153,30 +215,25 @@ class ThresholdIndex(Generic[ItemT]):
 
     def between(self, before: Number, after: Number) -> list[tuple[ItemT, Number, Edge]]:
         """The items crossed on the way from `before` to `after`, in the order of the way; the value stays where it is."""
-        return [] if before == after else list(self._crossed(before, after))
+        return [] if before == after else self._crossed(before, after)
 
-    def _crossed(self, before: Number, after: Number) -> Iterator[tuple[ItemT, Number, Edge]]:
-        if after > before:
+    def _crossed(self, before: Number, after: Number) -> list[tuple[ItemT, Number, Edge]]:
+        rises = after > before
+        if rises:
             first, second, low, high = Edge.REACH_UP, Edge.LEAVE_UP, before, after
         else:
             first, second, low, high = Edge.REACH_DOWN, Edge.LEAVE_DOWN, after, before
-        found: list[tuple[Number, Edge]] = []
-        for edge in (first, second):
-            levels = self._levels[edge]
-            if not levels.at:
-                continue
-            # REACH_UP and LEAVE_DOWN own the upper end of the interval, the other two its lower end.
-            upper = edge in {Edge.REACH_UP, Edge.LEAVE_DOWN}
-            found += [
-                (level, edge) for level in levels.sorted.irange(low, high, inclusive=(not upper, upper))
-            ]
-        if len(found) > 1:
+        # REACH_UP and LEAVE_DOWN own the upper end of the interval, the other two its lower end.
+        found = [(level, first, items) for level, items in self._levels[first].between(low, high, upper=rises)]
+        if not rises:
+            found.reverse()
+        left = self._levels[second].between(low, high, upper=not rises)
+        if left:
+            found += [(level, second, items) for level, items in left]
             # On the way up a threshold is reached before it is left; on the way down the same.
-            sign = 1 if after > before else -1
+            sign = 1 if rises else -1
             found.sort(key=lambda hit: (sign * hit[0], hit[1] is second))
-        for level, edge in found:
-            for item in tuple(self._levels[edge].at[level]):
-                yield item, level, edge
+        return [(item, level, edge) for level, edge, items in found for item in items]
 
     def _tighten(self) -> None:
         """Set the band around the value: the nearest threshold of any edge on each side."""
@@ -187,14 +244,13 @@ class ThresholdIndex(Generic[ItemT]):
         floor: Number = float("-inf")
         ceiling: Number = float("inf")
         for levels in self._levels:
-            sorted_levels = levels.sorted
-            if not sorted_levels:
+            if not levels:
                 continue
-            at = sorted_levels.bisect_right(value)
-            if at and sorted_levels[at - 1] > floor:
-                floor = sorted_levels[at - 1]
-            if at < len(sorted_levels) and sorted_levels[at] < ceiling:
-                ceiling = sorted_levels[at]
+            below, above = levels.neighbours(value)
+            if below is not None and below > floor:
+                floor = below
+            if above is not None and above < ceiling:
+                ceiling = above
         self._floor, self._ceiling = floor, (value if floor == value else ceiling)
 
 
