@@ -151,6 +151,12 @@ def test_both_spellings_of_postgres_work(scheme: str) -> None:
         ("RABBITMQ_URL", "amqp://u:p/w@h:port/", "is not a URL that can be read"),
         ("SYMBOLS", "BTCUSD", "is not a symbol of the form BASE-QUOTE"),
         ("SYMBOLS", " , ", "names no symbol"),
+        ("SYMBOLS", "BTC-USD,top:0", "'top:0' is no choice of symbols; give a comma list of BASE-QUOTE, all:"),
+        ("SYMBOLS", "top:5001", "is no choice of symbols"),
+        ("SYMBOLS", "top:", "is no choice of symbols"),
+        ("SYMBOLS", "all:", "is no choice of symbols"),
+        ("SYMBOLS", "all:US DT", "is no choice of symbols"),
+        ("SYMBOLS", "best:3", "is no choice of symbols"),
         ("FEED", "binance", "input should be 'auto', 'live' or 'sim'"),
         ("LOG_LEVEL", "loud", "input should be 'debug', 'info', 'warning' or 'error'"),
         ("SHARDS", "0", "input should be greater than or equal to 1"),
@@ -196,6 +202,12 @@ def test_values_are_read_under_their_names() -> None:
     assert settings.host == "0.0.0.0"
     assert settings.public_port == 8123
     assert settings.log_level == "warning"
+
+
+def test_every_service_takes_the_choices_that_only_the_ingestor_resolves() -> None:
+    settings = AlertSettings.load(environment(SYMBOLS="TOP:0100, all:usdt,btc-usd,ALL:USDT,top:5000"))
+
+    assert settings.symbols == ("top:100", "all:USDT", "BTC-USD", "top:5000")
 
 
 def test_defaults_are_those_of_the_house() -> None:

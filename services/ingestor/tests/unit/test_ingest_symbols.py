@@ -5,7 +5,9 @@ from __future__ import annotations
 from decimal import Decimal
 
 import pytest
+from pydantic import TypeAdapter
 
+from cryptopulse.common.config import SymbolList
 from cryptopulse.common.contracts.catalogue import Instrument, InstrumentStatus
 from cryptopulse.common.contracts.values import ValueRefusedError
 from cryptopulse.ingestor.domain.symbols import Part, Wish, changes, chosen, unlisted
@@ -27,6 +29,11 @@ def test_a_wish_mixes_names_quotes_and_top() -> None:
 def test_a_wish_that_cannot_be_read_is_refused(text: str) -> None:
     with pytest.raises(ValueRefusedError):
         Wish.parse(text)
+
+
+def test_what_the_shared_setting_takes_is_what_a_wish_reads() -> None:
+    taken = TypeAdapter(SymbolList).validate_python("TOP:0100, all:usdt,btc-usd,ALL:USDT,top:5000")
+    assert Wish.parse(",".join(taken)) == Wish(("BTC-USD",), ("USDT",), 5_000)
 
 
 def test_only_trading_markets_are_chosen_and_rates_always() -> None:

@@ -6,8 +6,8 @@ from typing import ClassVar, Literal
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 
-from cryptopulse.common.config import DEFAULT_SYMBOLS, CommaList, ServiceSettings
-from cryptopulse.ingestor.domain.symbols import Part, Wish
+from cryptopulse.common.config import CommaList, ServiceSettings
+from cryptopulse.ingestor.domain.symbols import Part
 
 ADVANCED = ("https://api.coinbase.com/api/v3/brokerage", "wss://advanced-trade-ws.coinbase.com")
 EXCHANGE = ("https://api.exchange.coinbase.com", "wss://ws-feed.exchange.coinbase.com")
@@ -18,8 +18,6 @@ class Settings(ServiceSettings):
 
     service: ClassVar[str] = "ingestor"
 
-    symbols: CommaList = DEFAULT_SYMBOLS
-    """What is followed: BASE-QUOTE, `all:<QUOTE>`, `top:<n>` by quote volume, in any mixture."""
     venues: CommaList = ("binance", "coinbase", "coingecko")
     """The venues of this container, a comma list."""
     part: str = "1/1"
@@ -68,12 +66,6 @@ class Settings(ServiceSettings):
     """Names the outgoing address whose budgets are shared: containers behind one address use one name."""
     rotate_seconds: float = Field(default=0.0, ge=0.0, le=90_000.0)
     """Replaces a venue's own rule for the life of a socket; 0: the rule."""
-
-    @field_validator("symbols")
-    @classmethod
-    def _wish(cls, symbols: tuple[str, ...]) -> tuple[str, ...]:
-        Wish.parse(",".join(symbols))
-        return symbols
 
     @field_validator("part")
     @classmethod

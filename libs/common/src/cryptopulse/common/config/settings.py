@@ -107,7 +107,7 @@ class ServiceSettings(BaseModel):
     shards: int = Field(default=DEFAULT_SHARDS, ge=1, le=64)
     """How many shards the market is split into: the same for all services."""
     symbols: SymbolList = DEFAULT_SYMBOLS
-    """The symbols that are followed, a comma list of BASE-QUOTE."""
+    """What is followed: BASE-QUOTE, `all:<QUOTE>`, `top:<n>` by quote volume, in any mixture."""
     feed: FeedMode = "live"
     """Where ticks come from: `live` venues, the simulator (`sim`), or whatever answers (`auto`)."""
     log_level: Level = "info"

@@ -13,6 +13,10 @@ from cryptopulse.common.contracts.values import ValueRefusedError, split_symbol
 SECRET_BYTES: Final = 32
 SECRET_COMMAND: Final = "openssl rand -base64 48"  # noqa: S105 - a command that makes one
 
+TOP_LIMIT: Final = 5_000
+QUOTE_CHARS: Final = 20
+_SYMBOLS_HELP: Final = f"give a comma list of BASE-QUOTE, all:<QUOTE> or top:<1..{TOP_LIMIT}>"
+
 FeedMode = Literal["auto", "live", "sim"]
 LogFormat = Literal["json", "text"]
 LogLevel = Literal["debug", "info", "warning", "error"]
@@ -35,14 +39,24 @@ def _split(value: object) -> object:
 
 def _symbols(symbols: tuple[str, ...]) -> tuple[str, ...]:
     if not symbols:
-        raise ValueError("names no symbol; give a comma list such as BTC-USD,ETH-USDT")
-    canonical = [symbol.upper() for symbol in symbols]
-    for symbol in canonical:
+        raise ValueError(f"names no symbol; {_SYMBOLS_HELP}")
+    return tuple(dict.fromkeys(_symbol(symbol) for symbol in symbols))
+
+
+def _symbol(word: str) -> str:
+    """A symbol in capitals, or a choice that the ingestor resolves with the venues' product lists."""
+    kind, colon, rest = word.partition(":")
+    if not colon:
         try:
-            split_symbol(symbol)
+            base, quote = split_symbol(word.upper())
         except ValueRefusedError as error:
-            raise ValueError(f"{error}; give a comma list such as BTC-USD,ETH-USDT") from error
-    return tuple(dict.fromkeys(canonical))
+            raise ValueError(f"{error}; {_SYMBOLS_HELP}") from error
+        return f"{base}-{quote}"
+    if kind.lower() == "top" and rest.isascii() and rest.isdigit() and 0 < int(rest[:6]) <= TOP_LIMIT:
+        return f"top:{int(rest)}"
+    if kind.lower() == "all" and rest.isascii() and rest.isalnum() and len(rest) <= QUOTE_CHARS:
+        return f"all:{rest.upper()}"
+    raise ValueError(f"{word!r:.40} is no choice of symbols; {_SYMBOLS_HELP}")
 
 
 def _with_scheme(*schemes: str) -> Callable[[SecretStr], SecretStr]:
@@ -75,7 +89,8 @@ SigningSecret = Annotated[SecretStr, AfterValidator(_long_enough)]
 CommaList = Annotated[tuple[str, ...], BeforeValidator(_split)]
 """A comma list; spaces around parts and empty parts are dropped."""
 SymbolList = Annotated[tuple[str, ...], BeforeValidator(_split), AfterValidator(_symbols)]
-"""A comma list of canonical symbols, without repeats, in the order given."""
+"""A comma list without repeats, in the order given: canonical symbols, `all:<QUOTE>` (every market of a quote) and
+`top:<n>` (by 24 h quote volume). Only the ingestor knows the product lists and resolves the last two."""
 RabbitUrl = Annotated[SecretStr, AfterValidator(_with_scheme("amqp", "amqps"))]
 RedisUrl = Annotated[SecretStr, AfterValidator(_with_scheme("redis", "rediss", "unix"))]
 PostgresUrl = Annotated[SecretStr, AfterValidator(_with_scheme("postgresql", "postgres"))]
