@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -259,6 +260,24 @@ async def test_a_role_that_does_not_exist_says_what_to_do(url: str) -> None:
         with pytest.raises(StoreUnavailable, match="cryptopulse_nobody"):
             async with db.connection():
                 pytest.fail("the role does not exist")
+
+
+@pytest.mark.usefixtures("quick")
+async def test_a_user_who_may_not_take_the_role_is_told_what_to_do_and_heals_by_the_grant(url: str) -> None:
+    name, password = f"lesser_{secrets.token_hex(4)}", secrets.token_hex(8)
+    parts = urlsplit(url)
+    admin = await asyncpg.connect(url)
+    try:
+        await admin.execute(f"CREATE ROLE {name} LOGIN PASSWORD '{password}'")
+        lesser = urlunsplit(parts._replace(netloc=f"{name}:{password}@{parts.hostname}:{parts.port}"))
+        async with opened(lesser) as db:
+            await until(lambda: "permission denied to set role" in db.check().detail)
+            assert "run the service's `migrate` command" in db.check().detail
+            await admin.execute(f"GRANT {ROLE} TO {name}")
+            await until(lambda: db.check().ok)
+    finally:
+        await admin.execute(f"DROP ROLE IF EXISTS {name}")
+        await admin.close()
 
 
 async def test_a_cancelled_caller_gives_its_connection_back(url: str) -> None:

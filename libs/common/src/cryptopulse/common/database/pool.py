@@ -217,8 +217,12 @@ class Database:
 
     def _explain(self, error: Exception) -> str:
         """What to do about an error that waiting will not mend."""
-        if isinstance(error, asyncpg.InvalidParameterValueError) and "role" in str(error):
-            return f"role {self.role} cannot be taken: run the service's `migrate` command, which makes it ({error})"
+        refused = (asyncpg.InvalidParameterValueError, asyncpg.InsufficientPrivilegeError)
+        if isinstance(error, refused) and self.role in str(error):
+            return (
+                f"role {self.role} cannot be taken ({error}): run the service's `migrate` command as the same user, "
+                "which makes and grants it or prints the SQL to run"
+            )
         return f"{type(error).__name__}: {error}"
 
     def _note(self, result: Check) -> None:
