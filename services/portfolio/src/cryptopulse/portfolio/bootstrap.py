@@ -16,12 +16,13 @@ from cryptopulse.common.security.identity import InternalSigner, InternalVerifie
 from cryptopulse.common.telemetry.checks import Check
 from cryptopulse.common.web.client import ServiceClient
 from cryptopulse.common.web.pagination import Cursor
-from cryptopulse.portfolio.adapters.books import PostgresBooks, PostgresWatchedBooks
+from cryptopulse.portfolio.adapters.books import PostgresBooks
 from cryptopulse.portfolio.adapters.catalogue import RedisCatalogue
 from cryptopulse.portfolio.adapters.close_reader import HttpCloseReader
 from cryptopulse.portfolio.adapters.live_feed import BusValuePublisher, ChangeListener, PriceBoard
 from cryptopulse.portfolio.adapters.price_reader import RedisPriceReader
 from cryptopulse.portfolio.adapters.wanted import IngestorWantedCoins
+from cryptopulse.portfolio.adapters.watched import PostgresWatchedBooks
 from cryptopulse.portfolio.application.gains import GainsReader
 from cryptopulse.portfolio.application.imports.use_case import Importer
 from cryptopulse.portfolio.application.ledger import Ledger
@@ -63,7 +64,7 @@ async def build(settings: PortfolioSettings, runtime: Runtime) -> AsyncIterator[
     prices = RedisPriceReader(redis, catalogue, clock)
     closes = HttpCloseReader(indicators, catalogue, clock)
     wanted = IngestorWantedCoins(ingestor, settings.wanted_interval_seconds)
-    books = PostgresBooks(database)
+    books = PostgresBooks(database, legs_kept=settings.legs_kept)
     ledger = Ledger(books, Worth(prices, closes, catalogue, clock), wanted, clock)
     valuer = Valuer(books, prices, closes, wanted, clock)
     board = PriceBoard(catalogue, clock)

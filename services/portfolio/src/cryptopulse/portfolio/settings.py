@@ -27,3 +27,5 @@ class PortfolioSettings(DatabaseSettings):
     """The shortest time between two live values of one portfolio."""
     wanted_interval_seconds: float = Field(default=60.0, ge=5.0, le=600.0)
     """How often the coins that someone holds are asked for."""
+    legs_kept: int = Field(default=100_000, ge=0, le=10_000_000)
+    """How many parsed legs of recently written portfolios stay in memory for the next write (100,000 take some 70 MB)."""

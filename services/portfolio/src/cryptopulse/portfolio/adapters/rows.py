@@ -7,6 +7,7 @@ from decimal import Decimal
 from typing import Any, Final
 
 from cryptopulse.portfolio.application.ports import Coin, Portfolio, Recorded, Segment
+from cryptopulse.portfolio.domain.money import ZERO
 from cryptopulse.portfolio.domain.postings import Posting
 from cryptopulse.portfolio.domain.transactions import Transaction
 from cryptopulse.portfolio.domain.valuation import Position
@@ -112,7 +113,8 @@ def postings_of_arrays(row: Mapping[str, Any]) -> list[Posting]:
     if row["at_us"] is None:
         return []
     amounts: list[Sequence[Decimal]] = [
-        [Decimal(text) for text in row[name].split(" ")] for name in ("quantity", "value", "fee", "flow")
+        [Decimal(text) if text != "0" else ZERO for text in row[name].split(" ")]
+        for name in ("quantity", "value", "fee", "flow")
     ]
     columns = (
         row["at_us"], row["rank"], row["seq"], row["leg"], row["op"], row["kind"], row["asset"], row["account"],

@@ -141,7 +141,7 @@ def _replayed(book: Book, postings: Sequence[Posting], from_no: int) -> tuple[Bo
             part = postings[offset : offset + SEGMENT]
             book.replay(part)
             number = from_no + len(segments)
-            state = _encode(checkpoint(book)) if number in keep else None
+            state = _encode(checkpoint(book, shared=True)) if number in keep else None
             if offset + SEGMENT >= len(postings):
                 book.finish()
             assert book.last_key is not None

@@ -195,21 +195,18 @@ class Book:
     def _acquire(self, book: AssetBook, posting: Posting) -> None:
         at_us, _, seq, _, _, kind, _, account, quantity, bare, fee, _, _, acquired, _ = posting
         cost = bare + self._charge(book, fee) if fee else bare
-        book.order += 1
+        book.order = order = book.order + 1
         name = f"{seq}#cash" if kind == "cash" else str(seq)
         lot = Lot(
-            name,
-            name,
-            at_us if acquired is None else acquired,
-            book.order,
-            quantity,
-            cost,
-            quantity,
-            cost,
-            bare,
-        )
+            name, name, at_us if acquired is None else acquired, order, quantity, cost, quantity, cost, bare
+        )  # fmt: skip
         self._pool(book, account).add(lot)
-        _shift(book, account, quantity)
+        accounts = book.accounts
+        held = accounts.get(account)
+        if held is None:
+            _shift(book, account, quantity)
+        else:
+            accounts[account] = held + quantity
         if kind in INCOME_KINDS:
             book.income += bare
 
@@ -232,28 +229,26 @@ class Book:
             book.fees += value
             book.fees_separate += value
         fee_leg = 1 if kind in FEE_LEGS else 0
-        matches = self.matches
+        note = self.matches.append
         units = wanted if uncovered_ok else covered
-        realised = ZERO
+        realised = book.realised
         for lot, quantity, cost, _ in pool.take(covered):
             if quantity == units:
                 part, left = left, ZERO
             else:
                 part = share(left, quantity, units)
                 left -= part
-            units -= quantity
+                units -= quantity
             realised += part - cost
-            matches.append(
+            note(
                 Match(
                     seq, fee_leg, kind, at_us, asset, account, lot.id, lot.acquired_us, quantity, part, cost
                 )
             )
         if left:  # units without any acquisition on record, or a value without units
             realised += left
-            matches.append(
-                Match(seq, fee_leg, kind, at_us, asset, account, UNCOVERED, at_us, units, left, ZERO)
-            )
-        book.realised += realised
+            note(Match(seq, fee_leg, kind, at_us, asset, account, UNCOVERED, at_us, units, left, ZERO))
+        book.realised = realised
         _shift(book, account, -covered)
 
     def _remove(self, book: AssetBook, posting: Posting) -> None:
@@ -345,13 +340,13 @@ class AssetRow(NamedTuple):
 _TOTALS: Final = ("realised", "income", "fees", "fees_separate", "removed", "flow_in", "flow_out")
 
 
-def checkpoint(book: Book) -> list[AssetRow]:
-    """The whole state after the last posting as a value."""
+def checkpoint(book: Book, *, shared: bool = False) -> list[AssetRow]:
+    """The whole state after the last posting as a value; `shared` lots go on changing with the book."""
     return [
         AssetRow(
             asset.asset, asset.order, asset.day, [getattr(asset, name) for name in _TOTALS],
             dict(asset.accounts), list(asset.missing),
-            [PoolRow(name, pool.open_lots()) for name, pool in sorted(asset.pools.items())],
+            [PoolRow(name, pool.open_lots(shared=shared)) for name, pool in sorted(asset.pools.items())],
         )
         for asset in sorted(book.assets.values(), key=lambda asset: asset.asset)
     ]  # fmt: skip

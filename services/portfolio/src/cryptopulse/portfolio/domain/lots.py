@@ -147,11 +147,17 @@ class Pool:
                 self.cost -= lot.cost
                 self.bare -= lot.bare
 
-    def open_lots(self) -> list[LotRow]:
-        """The open lots, oldest first. Under average cost every unit carries the pool's cost."""
-        lots = sorted((entry[3] for entry in self._heap), key=lambda lot: (lot.acquired_us, lot.order))
+    def open_lots(self, *, shared: bool = False) -> list[LotRow]:
+        """The open lots, oldest first. Under average cost every unit carries the pool's cost.
+
+        Copies, unless `shared`: those go on changing with the book, and are for whoever writes them down at once.
+        """
+        if self._method in {"fifo", "average"}:  # the heap's entries are in this order already
+            lots = [entry[3] for entry in sorted(self._heap)]
+        else:
+            lots = sorted((entry[3] for entry in self._heap), key=lambda lot: (lot.acquired_us, lot.order))
         if self._method != "average":
-            return [copy(lot) for lot in lots]
+            return lots if shared else [copy(lot) for lot in lots]
         rows: list[LotRow] = []
         units, cost, bare = self.quantity, self.cost, self.bare
         for lot in lots:

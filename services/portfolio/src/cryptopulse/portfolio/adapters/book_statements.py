@@ -1,0 +1,211 @@
+"""Statements on what replay needs and leaves: coins, legs, segments, positions, and the outbox."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Collection, Sequence
+from decimal import Decimal
+
+from cryptopulse.common.contracts.portfolio import PortfolioChanged
+from cryptopulse.common.contracts.topics import PORTFOLIO_EVENTS, key_part
+from cryptopulse.common.database.outbox import enqueue
+from cryptopulse.portfolio.adapters import rows
+from cryptopulse.portfolio.adapters.statements import Statements
+from cryptopulse.portfolio.application.ports import Coin, Portfolio, Segment
+from cryptopulse.portfolio.domain.postings import Key, Posting, key_of
+from cryptopulse.portfolio.domain.valuation import Position
+
+
+class BookStatements(Statements):
+    """Derived figures; everything here can be made again from the ledger."""
+
+    async def coins(self, portfolio_id: int) -> list[Coin]:
+        """Which coins the assets of a portfolio are."""
+        found = await self._db.fetch(
+            "SELECT asset, coin_id, coin_name, coin_symbol FROM asset WHERE portfolio_id = $1 AND owner_id = $2",
+            portfolio_id, self._owner,
+        )  # fmt: skip
+        return [Coin(row["asset"], row["coin_id"], row["coin_name"], row["coin_symbol"]) for row in found]
+
+    async def keep_coins(self, portfolio: Portfolio, coins: Sequence[Coin]) -> None:
+        """Newer facts fill gaps; what is known stays."""
+        for coin in coins:
+            await self._db.execute(
+                "INSERT INTO asset (portfolio_id, asset, owner_id, coin_id, coin_name, coin_symbol) "
+                "VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (portfolio_id, asset) DO UPDATE SET "
+                "coin_id = coalesce(asset.coin_id, excluded.coin_id), "
+                "coin_name = coalesce(asset.coin_name, excluded.coin_name), "
+                "coin_symbol = coalesce(asset.coin_symbol, excluded.coin_symbol)",
+                portfolio.id, coin.asset, self._owner, coin.coin_id, coin.name, coin.symbol,
+            )  # fmt: skip
+
+    async def renames(self, portfolio_id: int) -> list[tuple[str, str]]:
+        """Edges between assets whose lots flow from one to the other."""
+        found = await self._db.fetch(
+            "SELECT DISTINCT asset, target FROM leg WHERE portfolio_id = $1 AND owner_id = $2 AND op = 'N'",
+            portfolio_id, self._owner,
+        )  # fmt: skip
+        return [(row["asset"], row["target"]) for row in found]
+
+    async def postings(
+        self, portfolio_id: int, assets: Sequence[str], after: Key | None, until_us: int | None = None
+    ) -> list[Posting]:
+        """From memory when this unit holds the portfolio's lock and the last version's legs are kept there."""
+        changes = self.changes
+        if changes is None or changes.portfolio_id != portfolio_id or until_us is not None:
+            return await self._read_postings(portfolio_id, assets, after, until_us)
+        group = tuple(assets)
+        legs = changes.read.get(group)
+        if legs is None:
+            before = self._legs.before(changes, group)
+            if before is None and after is not None:
+                return await self._read_postings(portfolio_id, assets, after, None)
+            if before is None:
+                legs = await self._read_postings(portfolio_id, assets, None, None)
+            else:
+                legs = changes.applied(group, before)
+            changes.read[group] = legs
+        return legs if after is None else legs[bisect_right(legs, after, key=key_of) :]
+
+    async def _read_postings(
+        self, portfolio_id: int, assets: Sequence[str], after: Key | None, until_us: int | None
+    ) -> list[Posting]:
+        """As arrays of columns."""
+        row = await self._db.fetchrow(
+            """
+            SELECT array_agg(at_us) AS at_us, array_agg(rank) AS rank, array_agg(seq) AS seq, array_agg(leg) AS leg,
+                   array_agg(op) AS op, array_agg(kind) AS kind, array_agg(asset) AS asset,
+                   array_agg(account) AS account, string_agg(trim_scale(quantity)::text, ' ') AS quantity,
+                   string_agg(trim_scale(value)::text, ' ') AS value, string_agg(trim_scale(fee)::text, ' ') AS fee,
+                   string_agg(trim_scale(flow)::text, ' ') AS flow, array_agg(target) AS target,
+                   array_agg(acquired_us) AS acquired_us, array_agg(uncovered_ok) AS uncovered_ok
+              FROM (SELECT * FROM leg
+                     WHERE portfolio_id = $1 AND owner_id = $2 AND asset = ANY ($3::text[])
+                       AND (at_us, rank, seq, leg) > ($4, $5, $6, $7) AND at_us <= $8
+                     ORDER BY at_us, rank, seq, leg) AS ordered
+            """,
+            portfolio_id, self._owner, list(assets), *(after or (-1, -1, -1, -1)), 2**62 if until_us is None else until_us,
+        )  # fmt: skip
+        return rows.postings_of_arrays(row)
+
+    async def segment_before(self, portfolio_id: int, component: str, key: Key | None) -> Segment | None:
+        """Only whole segments serve as a start: the last one, being short, is made again."""
+        row = await self._db.fetchrow(
+            "SELECT no, postings, last_at_us, last_rank, last_seq, last_leg, ''::bytea AS matches, ''::bytea AS days, state "
+            "FROM segment WHERE portfolio_id = $1 AND owner_id = $2 AND component = $3 AND state IS NOT NULL AND full_length "
+            "AND (last_at_us, last_rank, last_seq, last_leg) < ($4, $5, $6, $7) ORDER BY no DESC LIMIT 1",
+            portfolio_id, self._owner, component, *(key or (2**62, 0, 0, 0)),
+        )  # fmt: skip
+        return None if row is None else rows.segment_of(row)
+
+    async def replace_segments(
+        self,
+        portfolio: Portfolio,
+        component: str,
+        from_no: int,
+        segments: Sequence[Segment],
+        keep: Collection[int],
+        full: int,
+    ) -> None:
+        """Drop what the replay made obsolete, then put the new ones."""
+        where = "portfolio_id = $1 AND owner_id = $2 AND component = $3"
+        await self._db.execute(
+            f"DELETE FROM segment WHERE {where} AND no >= $4",  # noqa: S608 - fixed text
+            portfolio.id, self._owner, component, from_no,
+        )  # fmt: skip
+        await self._db.execute(
+            f"UPDATE segment SET state = NULL WHERE {where} AND state IS NOT NULL AND NOT no = ANY ($4::int[])",  # noqa: S608 - fixed text
+            portfolio.id, self._owner, component, list(keep),
+        )  # fmt: skip
+        await self._db.executemany(
+            "INSERT INTO segment (portfolio_id, component, no, owner_id, postings, full_length, last_at_us, last_rank, "
+            "last_seq, last_leg, matches, days, state) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)",
+            [
+                (
+                    portfolio.id, component, segment.no, self._owner, segment.postings, segment.postings >= full,
+                    *segment.last_key, segment.matches, segment.days, segment.state,
+                )
+                for segment in segments
+            ],
+        )  # fmt: skip
+
+    async def drop_component(self, portfolio_id: int, component: str) -> None:
+        """Its assets are grouped otherwise now, or gone."""
+        for table in ("segment", "position"):
+            await self._db.execute(
+                f"DELETE FROM {table} WHERE portfolio_id = $1 AND owner_id = $2 AND component = $3",  # noqa: S608 - fixed names
+                portfolio_id, self._owner, component,
+            )  # fmt: skip
+
+    async def segments(
+        self, portfolio_id: int, components: Collection[str] | None = None
+    ) -> list[tuple[str, Segment]]:
+        """In the order of the books."""
+        found = await self._db.fetch(
+            "SELECT component, no, postings, last_at_us, last_rank, last_seq, last_leg, matches, days, "
+            "CASE WHEN no = max(no) OVER (PARTITION BY component) THEN state END AS state "
+            "FROM segment WHERE portfolio_id = $1 AND owner_id = $2 AND ($3::text[] IS NULL OR component = ANY ($3)) "
+            "ORDER BY component, no",
+            portfolio_id, self._owner, None if components is None else list(components),
+        )  # fmt: skip
+        return [(row["component"], rows.segment_of(row)) for row in found]
+
+    async def positions(self, portfolio_id: int) -> list[Position]:
+        """Also those that are closed: their gains count."""
+        found = await self._db.fetch(
+            "SELECT p.*, a.coin_id, a.coin_name, a.coin_symbol FROM position p LEFT JOIN asset a USING (portfolio_id, asset) "
+            "WHERE p.portfolio_id = $1 AND p.owner_id = $2 ORDER BY p.asset",
+            portfolio_id, self._owner,
+        )  # fmt: skip
+        return [rows.position_of(row) for row in found]
+
+    async def missing(self, portfolio_id: int) -> list[tuple[int, str, Decimal, Decimal]]:
+        """Disposals that were not covered."""
+        found = await self._db.fetch(
+            "SELECT asset, missing FROM position WHERE portfolio_id = $1 AND owner_id = $2 AND missing <> '[]'::jsonb",
+            portfolio_id, self._owner,
+        )  # fmt: skip
+        return [
+            (seq, row["asset"], Decimal(held), Decimal(missing))
+            for row in found
+            for seq, held, missing in row["missing"]
+        ]
+
+    async def components(self, portfolio_id: int) -> dict[str, str]:
+        """How assets are grouped in what is stored."""
+        found = await self._db.fetch(
+            "SELECT asset, component FROM position WHERE portfolio_id = $1 AND owner_id = $2",
+            portfolio_id,
+            self._owner,
+        )
+        return {row["asset"]: row["component"] for row in found}
+
+    async def replace_positions(
+        self,
+        portfolio: Portfolio,
+        component: str,
+        positions: Sequence[tuple[Position, Sequence[tuple[int, Decimal, Decimal]]]],
+    ) -> None:
+        """All positions of a component at once."""
+        await self._db.execute(
+            "DELETE FROM position WHERE portfolio_id = $1 AND owner_id = $2 AND component = $3",
+            portfolio.id, self._owner, component,
+        )  # fmt: skip
+        await self._db.executemany(
+            "INSERT INTO position (portfolio_id, asset, owner_id, component, quantity, cost, bare, realised, income, fees, "
+            "fees_separate, removed, flow_in, flow_out, accounts, missing) "
+            "VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)",
+            [
+                (
+                    portfolio.id, p.asset, self._owner, component, p.quantity, p.cost, p.bare, p.realised, p.income,
+                    p.fees, p.fees_separate, p.removed, p.flow_in, p.flow_out, dict(p.accounts),
+                    [list(item) for item in missing],
+                )
+                for p, missing in positions
+            ],
+        )  # fmt: skip
+
+    async def announce(self, event: PortfolioChanged) -> None:
+        """In the same transaction as the change."""
+        key = f"portfolio.{key_part(event.user_id)}.{event.portfolio_id}"
+        await enqueue(self._db, PORTFOLIO_EVENTS, event, key, event.id)
