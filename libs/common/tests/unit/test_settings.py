@@ -151,7 +151,11 @@ def test_both_spellings_of_postgres_work(scheme: str) -> None:
         ("RABBITMQ_URL", "amqp://u:p/w@h:port/", "is not a URL that can be read"),
         ("SYMBOLS", "BTCUSD", "is not a symbol of the form BASE-QUOTE"),
         ("SYMBOLS", " , ", "names no symbol"),
-        ("SYMBOLS", "BTC-USD,top:0", "'top:0' is no choice of symbols; give a comma list of BASE-QUOTE, all:"),
+        (
+            "SYMBOLS",
+            "BTC-USD,top:0",
+            "'top:0' is no choice of symbols; give a comma list of BASE-QUOTE, all:",
+        ),
         ("SYMBOLS", "top:5001", "is no choice of symbols"),
         ("SYMBOLS", "top:", "is no choice of symbols"),
         ("SYMBOLS", "all:", "is no choice of symbols"),
