@@ -17,6 +17,7 @@ from cryptopulse.common.errors import BusUnavailable
 from cryptopulse.common.testing.bus_suite import (
     BusSuite,
     Collector,
+    Fragile,
     MakeBus,
     durable_queue,
     event,
@@ -42,6 +43,22 @@ class TestRabbitBus(BusSuite):
         yield make
         for bus in made:
             await bus.close()
+
+    @pytest.fixture
+    async def fragile(self, rabbit_vhost: str) -> AsyncIterator[Fragile]:
+        async with proxied(rabbit_vhost) as (proxy, url), running(url) as bus:
+
+            async def hush() -> None:
+                proxy.toxics.blackhole = True
+
+            async def die() -> None:
+                proxy.toxics.refuse = True
+                proxy.reset()
+
+            async def revive() -> None:
+                proxy.toxics.blackhole = proxy.toxics.refuse = False
+
+            yield Fragile(bus, hush, die, revive)
 
     @pytest.fixture
     def vhost(self, rabbit_vhost: str) -> str:

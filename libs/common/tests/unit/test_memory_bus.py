@@ -13,6 +13,7 @@ from cryptopulse.common.errors import BusUnavailable
 from cryptopulse.common.testing.bus_suite import (
     BusSuite,
     Collector,
+    Fragile,
     MakeBus,
     durable_queue,
     event,
@@ -39,6 +40,19 @@ class TestMemoryBus(BusSuite):
         yield make
         for bus in made:
             await bus.close()
+
+    @pytest.fixture
+    async def fragile(self, broker: MemoryBroker, bus: Bus) -> Fragile:
+        async def hush() -> None:
+            broker.silent = True
+
+        async def die() -> None:
+            broker.stop()
+
+        async def revive() -> None:
+            broker.start()
+
+        return Fragile(bus, hush, die, revive)
 
     async def has_dead_letters(self, bus: Bus, queue: Queue, count: int) -> bool:
         assert isinstance(bus, MemoryBus)

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import uuid
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -51,16 +51,34 @@ class _StoredQueue:
 
 
 class MemoryBroker:
-    """What the buses of one test share. `stop` and `start` are the broker's death and return: durable queues survive."""
+    """What the buses of one test share. `stop` and `start` are the broker's death and return: durable queues survive.
+
+    While `silent` it takes live messages, routes none and confirms none; they die with `stop`.
+    """
 
     def __init__(self) -> None:
         self.queues: dict[str, _StoredQueue] = {}
         self.dead_letters: dict[str, list[_Envelope]] = {}
         self.running = True
+        self.silent = False
+        self.starts = 1
+        self._unsettled: list[Callable[[bool], None]] = []
+
+    def settle(self, on_settled: Callable[[bool], None] | None) -> None:
+        """Confirm a live message, or keep it unconfirmed while silent."""
+        if on_settled is None:
+            return
+        if self.silent:
+            self._unsettled.append(on_settled)
+        else:
+            on_settled(True)
 
     def stop(self) -> None:
         """The broker is gone: publishes fail, transient messages and exclusive queues are lost, unacked comes back later."""
         self.running = False
+        unsettled, self._unsettled = self._unsettled, []
+        for on_settled in unsettled:
+            on_settled(False)
         for name, stored in list(self.queues.items()):
             for consumer in stored.consumers:
                 consumer.requeue_unacked()
@@ -74,6 +92,8 @@ class MemoryBroker:
     def start(self) -> None:
         """The broker is back."""
         self.running = True
+        self.silent = False
+        self.starts += 1
         for stored in self.queues.values():
             stored.arrived.set()
 
@@ -257,6 +277,11 @@ class MemoryBus:
         self._subscriptions.clear()
 
     @property
+    def connections(self) -> int:
+        """See `protocols.Bus.connections`."""
+        return self.broker.starts
+
+    @property
     def is_connected(self) -> bool:
         """True while the broker runs."""
         return self.broker.running
@@ -280,6 +305,7 @@ class MemoryBus:
         cc: Sequence[str] = (),
         message_id: str | None = None,
         headers: Mapping[str, Any] | None = None,
+        on_settled: Callable[[bool], None] | None = None,
     ) -> None:
         """See `protocols.Publisher.publish`."""
         if not self.broker.running:
@@ -292,9 +318,14 @@ class MemoryBus:
         if cc:
             table["CC"] = list(cc)
         envelope = _Envelope(encode(message), topic.type_name, message_id or uuid.uuid4().hex, key, table)
-        if not self.broker.route(topic.exchange, [key, *cc], envelope) and topic.mandatory:
-            raise BusUnavailable(f"{topic.name}: no queue is bound for {key} yet")
+        live = topic.delivery == "live"
+        if not (live and self.broker.silent):
+            routed = self.broker.route(topic.exchange, [key, *cc], envelope)
+            if topic.mandatory and not routed:
+                raise BusUnavailable(f"{topic.name}: no queue is bound for {key} yet")
         await asyncio.sleep(0)
+        if live:
+            self.broker.settle(on_settled)
 
     async def subscribe(
         self, queue: Queue, handler: Handler, *, prefetch: int = 100, manual_ack: bool = False, name: str = ""

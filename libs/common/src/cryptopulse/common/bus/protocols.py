@@ -70,11 +70,14 @@ class Publisher(Protocol):
         cc: Sequence[str] = (),
         message_id: str | None = None,
         headers: Mapping[str, Any] | None = None,
+        on_settled: Callable[[bool], None] | None = None,
     ) -> None:
         """Publish one message under `key` and, in the CC header, `cc`.
 
         Live topic: returns when the frame is handed over and the confirm window has room; waits at most
-        `publish_timeout_seconds`, then raises `errors.BusUnavailable`. Lost confirms are counted, never retried.
+        `publish_timeout_seconds`, then raises `errors.BusUnavailable`. Lost confirms are counted, never retried here:
+        `on_settled` is called once after a return, True when the broker confirmed, False when it is not known to have
+        the message; it must not wait. Not called when this raises, nor for a durable topic.
         Durable topic: returns when the broker has confirmed; raises `errors.BusUnavailable` otherwise, and the caller
         tries again with the same `message_id` (it may have arrived).
         """
@@ -111,6 +114,11 @@ class Bus(Publisher, Protocol):
 
     async def backlog(self, queue: Queue) -> int:
         """Messages ready in the queue. Raises `errors.BusUnavailable`."""
+        ...
+
+    @property
+    def connections(self) -> int:
+        """Connections for publishing made so far. A new one means: what the broker held of live topics may be gone."""
         ...
 
     @property

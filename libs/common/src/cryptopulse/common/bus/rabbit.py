@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from aio_pika.abc import AbstractConnection
@@ -111,6 +111,11 @@ class RabbitBus:
         await self._out.close()
 
     @property
+    def connections(self) -> int:
+        """See `protocols.Bus.connections`."""
+        return self._out.connects
+
+    @property
     def is_connected(self) -> bool:
         """Both connections up and not blocked by an alarm."""
         return self._out.up.is_set() and self._in.up.is_set() and not self._out.blocked
@@ -137,13 +142,14 @@ class RabbitBus:
         cc: Sequence[str] = (),
         message_id: str | None = None,
         headers: Mapping[str, Any] | None = None,
+        on_settled: Callable[[bool], None] | None = None,
     ) -> None:
         """See `protocols.Publisher.publish`."""
         with published(topic, key) as trace:
             properties = self._properties(topic, cc, message_id, {**trace, **(headers or {})})
             body = encode(message)
             if topic.delivery == "live":
-                await self._publish_live(topic, body, key, properties)
+                await self._publish_live(topic, body, key, properties, on_settled)
             else:
                 await self._publish_durable(topic, body, key, properties)
 
@@ -162,19 +168,27 @@ class RabbitBus:
         )
 
     async def _publish_live(
-        self, topic: Topic, body: bytes, key: str, properties: spec.Basic.Properties
+        self,
+        topic: Topic,
+        body: bytes,
+        key: str,
+        properties: spec.Basic.Properties,
+        on_settled: Callable[[bool], None] | None,
     ) -> None:
         channel = self._live
         if channel is None or channel.is_closed or not self._out.up.is_set():
             published_total.labels(topic.name, "unavailable").inc()
             raise BusUnavailable("the broker is away")
+        if self._out.blocked:  # it reads nothing from us: what is written now waits in buffers, unconfirmed
+            published_total.labels(topic.name, "blocked").inc()
+            raise BusUnavailable("the broker takes no publishes: a memory or disk alarm")
         try:
             async with asyncio.timeout(self._publish_timeout / 2):
                 await self._window.acquire()
         except TimeoutError as error:
             published_total.labels(topic.name, "window_full").inc()
             raise BusUnavailable("the broker confirms too slowly: the confirm window is full") from error
-        task = asyncio.create_task(self._confirm(channel, topic, body, key, properties))
+        task = asyncio.create_task(self._confirm(channel, topic, body, key, properties, on_settled))
         self._in_flight.add(task)
         task.add_done_callback(self._settled)
 
@@ -183,8 +197,15 @@ class RabbitBus:
         self._window.release()
 
     async def _confirm(
-        self, channel: Channel, topic: Topic, body: bytes, key: str, properties: spec.Basic.Properties
+        self,
+        channel: Channel,
+        topic: Topic,
+        body: bytes,
+        key: str,
+        properties: spec.Basic.Properties,
+        on_settled: Callable[[bool], None] | None,
     ) -> None:
+        confirmed = False
         try:
             await channel.basic_publish(
                 body,
@@ -194,13 +215,17 @@ class RabbitBus:
                 timeout=self._publish_timeout,
                 wait=False,
             )
-        except Exception as error:  # live data is never retried; what was lost is counted
+        except Exception as error:  # live data is never retried here; what was lost is counted and told
             published_total.labels(topic.name, "unconfirmed").inc()
             log.warning(
                 "live publish not confirmed", topic=topic.name, error=f"{type(error).__name__}: {error}"[:200]
             )
         else:
+            confirmed = True
             published_total.labels(topic.name, "confirmed").inc()
+        finally:
+            if on_settled is not None:
+                on_settled(confirmed)
 
     async def _publish_durable(
         self, topic: Topic, body: bytes, key: str, properties: spec.Basic.Properties

@@ -92,12 +92,27 @@ async def eventually(claim: Callable[[], Awaitable[bool]]) -> None:
             await asyncio.sleep(0.05)
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Fragile:
+    """A bus whose broker can be told to fall silent, to cut the connection, and to take a new one."""
+
+    bus: Any
+    hush: Callable[[], Awaitable[None]]
+    die: Callable[[], Awaitable[None]]
+    revive: Callable[[], Awaitable[None]]
+
+
 class BusSuite:
     """The promises of `bus.protocols`, each a test."""
 
     @pytest.fixture
     async def make_bus(self) -> MakeBus:
         """A factory of started buses on one fresh broker."""
+        raise NotImplementedError
+
+    @pytest.fixture
+    async def fragile(self) -> Fragile:
+        """A started bus with a broker that obeys."""
         raise NotImplementedError
 
     @pytest.fixture
@@ -282,6 +297,30 @@ class BusSuite:
         with pytest.raises(BusUnavailable, match="no queue"):
             await bus.publish(HISTORY, message, key="backfill.0.v.A-B")
 
+    async def test_a_live_publish_tells_once_whether_it_was_confirmed(self, fragile: Fragile) -> None:
+        told: list[tuple[int, bool]] = []
+        bus = fragile.bus
+        for seq in range(3):
+            await bus.publish(
+                TICKS, ticks(seq), key="batch.0", on_settled=lambda ok, n=seq: told.append((n, ok))
+            )
+        await eventually(lambda: _is(len(told) == 3))
+        connections = bus.connections
+        await fragile.hush()
+        for seq in (3, 4):
+            await bus.publish(
+                TICKS, ticks(seq), key="batch.0", on_settled=lambda ok, n=seq: told.append((n, ok))
+            )
+        assert len(told) == 3
+        await fragile.die()
+        await eventually(lambda: _is(len(told) == 5))
+        assert sorted(told) == [(0, True), (1, True), (2, True), (3, False), (4, False)]
+        await fragile.revive()
+        await eventually(lambda: _is(bus.is_connected and bus.connections > connections))
+        await bus.publish(TICKS, ticks(5), key="batch.0", on_settled=lambda ok: told.append((5, ok)))
+        await eventually(lambda: _is(told[-1] == (5, True)))
+        assert len(told) == 6
+
     async def test_bindings_can_be_added_and_taken_back(self, bus: Bus) -> None:
         handler = Collector()
         subscription = await bus.subscribe(live_queue(bindings=(), shard=None, exclusive=True), handler)
@@ -314,3 +353,7 @@ class BusSuite:
 
 async def _not(claim: bool) -> bool:
     return not claim
+
+
+async def _is(claim: bool) -> bool:
+    return claim
