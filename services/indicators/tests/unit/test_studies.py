@@ -8,6 +8,7 @@ import random
 import msgspec
 import pytest
 
+from cryptopulse.indicators.domain import fused
 from cryptopulse.indicators.domain.indicator_series import IndicatorSeries, decoded, encodable
 from cryptopulse.indicators.domain.points import Point, Scale
 from cryptopulse.indicators.domain.registry import (
@@ -55,6 +56,42 @@ def test_a_provisional_value_equals_the_committed_one_to_the_last_bit(definition
             looked.provisional(other)
         before = bits(looked.provisional(bar))
         assert before == bits(looked.commit(bar)) == bits(plain.commit(bar))
+
+
+@pytest.mark.parametrize("seed", [7, 21])
+def test_the_fused_look_is_the_studies_to_the_last_bit(seed: int) -> None:
+    series = IndicatorSeries(live_studies("1m"), SCALE)
+    plain = IndicatorSeries(live_studies("1m"), SCALE)
+    names = [series.names.index(name) for name in fused.OUTPUTS]
+    bars = walk(5_000, seed=seed)
+    flat = [
+        Point(
+            bars[-1].open_time + (index + 1) * 60_000,
+            *(bars[-1].c,) * 4,
+            0,
+            SCALE,
+            as_of=bars[-1].as_of + (index + 1) * 60_000,
+        )
+        for index in range(60)
+    ]
+    looked = 0
+    for bar in [*bars, *flat]:
+        look = series.arm()
+        whole = bits(series.provisional(bar))
+        committed = series.commit(bar)
+        assert whole == bits(committed) == bits(plain.commit(bar))
+        if look is not None:
+            assert bits(list(look(bar))) == bits([committed[at] for at in names])
+            looked += 1
+    assert looked == 5_060 - fused.LEAST_BARS
+
+
+def test_other_parameters_are_not_taken_for_the_fused_ones() -> None:
+    others = [find("sma_20")[0].make("1m", {"period": 20}), find("stoch")[0].make("1m", {"smooth": 5})]
+    assert fused.positions(others) is None
+    assert fused.positions([*live_studies("1m")]) is not None
+    changed = [study for study in live_studies("1m") if study.outputs[0] != "stoch_k_14"]
+    assert fused.positions([*changed, others[1]]) is None
 
 
 def test_no_value_is_ever_nan_or_infinite() -> None:

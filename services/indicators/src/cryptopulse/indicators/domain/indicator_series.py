@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from operator import itemgetter
 from typing import Any
 
 from cryptopulse.common.contracts.indicators import Warmup
+from cryptopulse.indicators.domain import fused
 from cryptopulse.indicators.domain.points import Point, Scale, Window
 from cryptopulse.indicators.domain.study import State, Study
 
@@ -17,7 +19,10 @@ class IndicatorSeries:
     `anchor` is the open time in ms of the first bar ever committed.
     """
 
-    __slots__ = ("anchor", "last_open", "names", "needed", "scale", "settle", "states", "studies", "window")
+    __slots__ = (
+        "_look", "_others", "_parts", "_place", "anchor", "last_open", "names", "needed", "scale", "settle", "states",
+        "studies", "window",
+    )  # fmt: skip
 
     def __init__(self, studies: Sequence[Study], scale: Scale) -> None:
         self.studies = tuple(studies)
@@ -29,14 +34,33 @@ class IndicatorSeries:
         self.settle = max((study.settle for study in self.studies), default=1)
         self.anchor: int | None = None
         self.last_open: int | None = None
+        self._parts = fused.positions(self.studies)
+        self._others = [at for at in range(len(self.studies)) if at not in (self._parts or ())]
+        ordered = [*(self._parts or ()), *self._others]
+        shown = [name for at in ordered for name in self.studies[at].outputs]
+        self._place = itemgetter(*map(shown.index, self.names)) if len(shown) > 1 else tuple
+        self._look: fused.Look | None = None
 
     def provisional(self, bar: Point) -> list[float | None]:
         """The values as if `bar` closed now, in the order of `names`."""
-        window = self.window
+        window, studies, states = self.window, self.studies, self.states
+        look = self._look or self.arm()
         values: list[float | None] = []
-        for study, state in zip(self.studies, self.states, strict=True):
-            values.extend(study.evaluate(state, window, bar)[0])
-        return values
+        if look is None:
+            for study, state in zip(studies, states, strict=True):
+                values.extend(study.evaluate(state, window, bar)[0])
+            return values
+        values.extend(look(bar))
+        for at in self._others:
+            values.extend(studies[at].evaluate(states[at], window, bar)[0])
+        return list(self._place(values))
+
+    def arm(self) -> fused.Look | None:
+        """The fused look at the bar that follows; None in warm-up and where its parts are not in the set."""
+        if self._parts is None:
+            return None
+        self._look = fused.arm([self.states[at] for at in self._parts], self.window, self.scale)
+        return self._look
 
     def commit(self, bar: Point) -> list[float | None]:
         """Take a closed bar in and return its final values. Bars that are not newer than the last are refused."""
@@ -50,6 +74,7 @@ class IndicatorSeries:
             states.append(study.advance(state, window, bar, carry))
             values.extend(found)
         self.states = states
+        self._look = None
         window.push(bar)
         self.last_open = bar.open_time
         if self.anchor is None:
@@ -80,6 +105,7 @@ class IndicatorSeries:
                 self.window.push(bar)
         self.window.count = count
         self.states = list(states)
+        self._look = None
 
     def twin(self) -> IndicatorSeries:
         """An independent copy: committing to one does not touch the other."""
