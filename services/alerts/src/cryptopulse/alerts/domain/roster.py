@@ -59,6 +59,8 @@ class Roster:
             levels.remove(edge, threshold, wire)
             if metric.kind != "price" and levels.is_empty:
                 self.registry.drop_index(metric)
+        # Wires and attachments point at each other: cut here, they are freed at once and not by the collector.
+        attachment.strands = []
         self.registry.release(attachment.markets)
         if not attachment.is_plain:
             self._remove_rest(attachment)
@@ -86,12 +88,12 @@ class Roster:
         rule = attachment.rule
         if self.attached.get(rule.id) is not attachment:
             return
-        if attachment.is_composite:
-            self._reconsider(attachment, cause, value, fired)
-        elif wire.role is Role.ENTER:
+        if wire.role is Role.ENTER and not attachment.is_composite:
             if attachment.is_plain or self._begins(wire):
                 direction = "up" if edge < 2 else "down"
                 self.collect(rule.enter(cause, value, threshold, direction), attachment, fired)
+        elif attachment.is_composite:
+            self._reconsider(attachment, cause, value, fired)
         elif wire.role is Role.REARM:
             if attachment.views[wire.leaf].is_rearmed(self.registry.value):
                 rule.rearm()

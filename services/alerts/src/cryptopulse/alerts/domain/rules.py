@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -65,6 +65,9 @@ class Firing(msgspec.Struct, frozen=True):
     data: Mapping[str, Any] = {}
 
 
+_OVER: Final = frozenset({"completed", "expired", "error"})
+
+
 def dedupe_key(rule_id: str, kind: str, sequence: str) -> str:
     """One key per (rule, kind of event, what caused it)."""
     return hashlib.sha256(f"{rule_id}|{kind}|{sequence}".encode()).hexdigest()
@@ -91,7 +94,7 @@ class Rule:
     @property
     def is_over(self) -> bool:
         """True when the rule will never fire again and is to be taken out of the engine."""
-        return self.state in {"completed", "expired", "error"}
+        return self.state in _OVER
 
     @property
     def tracks_end(self) -> bool:
@@ -140,7 +143,7 @@ class Rule:
         self, cause: Cause, value: Number | None, threshold: Number | None, direction: Direction
     ) -> Firing | None:
         """Fire, unless the gate is closed; the state moves on."""
-        if self.is_over or self.refusal(cause.at_ms):
+        if self.state in _OVER or self.refusal(cause.at_ms):
             return None
         runtime, definition = self.runtime, self.definition
         runtime.fired += 1
