@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import statistics
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
+
+
+QUICK = os.environ.get("BENCH_QUICK") == "1"
+"""True for a run that only shows that every case works: small sizes, one round."""
+
+
+def sized(full: int, quick: int) -> int:
+    """A size for this run."""
+    return quick if QUICK else full
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +74,8 @@ async def interleaved(
     case: str, unit: str, contenders: Sequence[Contender], *, rounds: int = 5, warmup: int = 1, hold: str = ""
 ) -> list[Row]:
     """Run all contenders in turn, `rounds` times after a warm-up; a row each, with the ratio ours/yardstick pair by pair."""
+    if QUICK:
+        rounds, warmup = 1, 0
     samples: dict[str, list[Sample]] = {contender.name: [] for contender in contenders}
     for number in range(warmup + rounds):
         for contender in contenders:

@@ -1,0 +1,303 @@
+"""Portfolios: a write that replays 10,000 transactions, reads of 50 assets, live values of 10,000 watched portfolios.
+
+Books and prices are on the real Postgres and bus that the environment names; closes come from a table in memory. CPU time is
+that of this process; the milliseconds in `more` are wall time, with the database's part inside.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import statistics
+import time
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
+from contextlib import asynccontextmanager
+from decimal import Decimal
+from typing import Final
+
+import asyncpg
+
+from cryptopulse.common.bus.codec import encode
+from cryptopulse.common.bus.rabbit import RabbitBus
+from cryptopulse.common.clock import SystemClock
+from cryptopulse.common.contracts.portfolio import PortfolioValueBatch
+from cryptopulse.common.database.migrate import migrate
+from cryptopulse.common.database.pool import Database
+from cryptopulse.common.runtime.command import migrations_of
+from cryptopulse.portfolio.adapters.books import PostgresBooks
+from cryptopulse.portfolio.adapters.live_feed import BusValuePublisher
+from cryptopulse.portfolio.application.ledger import Ledger
+from cryptopulse.portfolio.application.live import LiveValues
+from cryptopulse.portfolio.application.performance import Performer
+from cryptopulse.portfolio.application.ports import AssetRef, Coin, NewPortfolio, Portfolio, Watched
+from cryptopulse.portfolio.application.valuation import Valuer
+from cryptopulse.portfolio.application.worth import Worth
+from cryptopulse.portfolio.domain.money import use_money_context
+from cryptopulse.portfolio.domain.transactions import Transaction
+from cryptopulse.portfolio.domain.valuation import Position, Quote
+from cryptopulse.portfolio.entrypoints.shapes import holdings_response
+from cryptopulse.portfolio.settings import PortfolioSettings
+from tools.bench.measure import Contender, Row, Sample, Stopwatch, interleaved
+
+TITLE = "Portfolio: writes that replay, reads of 50 assets, 10,000 live values a second"
+LONG_BOOK: Final = 10_000
+ASSETS: Final = 50
+YEARS_DAYS: Final = 1_825
+WATCHED: Final = 10_000
+HELD: Final = 10
+OWNER: Final = "bench"
+DAY_US: Final = 86_400_000_000
+START_US: Final = 1_640_995_200_000_000
+ONE: Final = Decimal(1)
+
+
+class Prices:
+    """Quotes from memory: latest, live and past at once."""
+
+    def __init__(self, assets: Sequence[str]) -> None:
+        self.quotes = {name: Quote(Decimal(10) + number, 5, seq=1) for number, name in enumerate(assets)}
+        self.changed: set[str] = set()
+        self._today = time.time_ns() // 1_000 // DAY_US
+        self._daily = {
+            name: {self._today - d: Decimal(5 + (d * 7 + n) % 11) for d in range(1, YEARS_DAYS + 1)}
+            for n, name in enumerate(assets)
+        }
+
+    def move(self, seq: int) -> None:
+        """Every price changes."""
+        rng = random.Random(seq)
+        for name in self.quotes:
+            price = Decimal(rng.randrange(1_000_000, 9_999_999)).scaleb(-4)
+            self.quotes[name] = Quote(price, 5, seq=seq, change_24h_pct=Decimal("1.25"))
+        self.changed = set(self.quotes)
+
+    async def latest(self, assets: Sequence[AssetRef]) -> dict[str, Quote]:
+        return {ref.asset: self.quotes[ref.asset] for ref in assets if ref.asset in self.quotes}
+
+    async def daily(
+        self, assets: Sequence[AssetRef], from_day: int, to_day: int
+    ) -> dict[str, Mapping[int, Decimal]]:
+        return {ref.asset: self._daily[ref.asset] for ref in assets if ref.asset in self._daily}
+
+    async def at(self, asset: AssetRef, at_us: int) -> Decimal | None:
+        return self._daily[asset.asset].get(at_us // DAY_US)
+
+    def quote(self, ref: AssetRef) -> Quote | None:
+        return self.quotes.get(ref.asset)
+
+    def take_changed(self) -> set[str]:
+        changed, self.changed = self.changed, set()
+        return changed
+
+    def asset_of(self, ref: AssetRef) -> str:
+        return ref.asset
+
+    def want(self, coin_ids: Collection[str]) -> None:
+        """Nobody is asked."""
+
+    def resolve(self, text: str) -> Coin | None:
+        return Coin(text)
+
+    def coin(self, coin_id: str) -> Coin | None:
+        return None
+
+    def quote_of(self, text: str) -> str | None:
+        return "USD"
+
+    @property
+    def is_loaded(self) -> bool:
+        return True
+
+
+class WatchedBooks:
+    """10,000 portfolios of ten assets each, of two hundred."""
+
+    def __init__(self, assets: Sequence[str]) -> None:
+        self._assets = assets
+
+    async def load(self, portfolio_ids: Sequence[int]) -> list[Watched]:
+        return [
+            Watched(number, f"user-{number}", 1, "USD", tuple(self._positions(number)))
+            for number in portfolio_ids
+        ]
+
+    def _positions(self, number: int) -> list[Position]:
+        rng = random.Random(number)
+        return [
+            Position(
+                name,
+                Decimal(rng.randrange(1, 10**12)).scaleb(-8),
+                Decimal(rng.randrange(1, 10**9)).scaleb(-2),
+                Decimal(0),
+            )
+            for name in sorted(rng.sample(self._assets, HELD))
+        ]
+
+
+class Bodies:
+    """Encodes what would be published, and counts."""
+
+    def __init__(self) -> None:
+        self.values = 0
+        self.bytes = 0
+
+    async def values_of(self, batch: PortfolioValueBatch) -> None:
+        self.bytes += len(encode(batch))
+        self.values += len(batch.values)
+
+
+def traded(number: int) -> Transaction:
+    """Two purchases, then a sale of a bit more than one of them."""
+    sells = number % 3 == 2
+    quantity = Decimal("0.012") if sells else Decimal("0.01")
+    price = Decimal(30_000 + number % 977) + Decimal("0.25")
+    fee = Decimal("0.36")
+    return Transaction(
+        kind="sell" if sells else "buy", at_us=START_US + number * 3_600_000_000, asset="BTC", quantity=quantity,
+        price=price, currency="USD", total=quantity * price, value=quantity * price, fx_rate=ONE, fee=fee,
+        fee_asset="USD", fee_value=fee, account="main",
+    )  # fmt: skip
+
+
+def bought(asset: str, at_us: int) -> Transaction:
+    """A plain purchase."""
+    return Transaction(
+        kind="buy", at_us=at_us, asset=asset, quantity=Decimal("1.5"), price=Decimal(10), currency="USD",
+        total=Decimal(15), value=Decimal(15), fx_rate=ONE, fee_value=Decimal(0), account="main",
+    )  # fmt: skip
+
+
+@asynccontextmanager
+async def a_database() -> AsyncIterator[str]:
+    """A migrated database of our own on the server that the environment names."""
+    name = f"bench{uuid.uuid4().hex[:8]}"
+    url = os.environ["DATABASE_URL"]
+    connection = await asyncpg.connect(url)
+    try:
+        await connection.execute(f'CREATE DATABASE "{name}"')
+        fresh = url.rsplit("/", 1)[0] + f"/{name}"
+        directory = migrations_of(PortfolioSettings)
+        assert directory is not None
+        await migrate(fresh, schema="portfolio", role="cryptopulse_portfolio", directory=directory)
+        yield fresh
+    finally:
+        await connection.execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
+        await connection.close()
+
+
+@asynccontextmanager
+async def opened(url: str) -> AsyncIterator[Database]:
+    """A pool that is connected."""
+    database = Database(
+        url, schema="portfolio", role="cryptopulse_portfolio", application_name="bench", max_size=4
+    )
+    await database.start()
+    try:
+        async with asyncio.timeout(20):
+            while not database.check().ok:
+                await asyncio.sleep(0.05)
+        yield database
+    finally:
+        await database.close()
+
+
+async def run() -> list[Row]:
+    """A row each; nothing to compare with offers the same behind an API."""
+    use_money_context()
+    rows: list[Row] = []
+    async with a_database() as url, opened(url) as database:
+        rows += await _writes(database)
+        rows += await _reads(database)
+    return rows + await _live()
+
+
+async def _recorded(
+    books: PostgresBooks, ledger: Ledger, name: str, transactions: Sequence[Transaction]
+) -> Portfolio:
+    async with books.unit(OWNER) as unit:
+        made = await unit.create(NewPortfolio(name))
+        portfolio = await unit.next_version(made.id, None)
+        await ledger.record_many(unit, portfolio, transactions, [])
+    return portfolio
+
+
+async def _writes(database: Database) -> list[Row]:
+    prices, clock = Prices(["BTC"]), SystemClock()
+    warm, cold = PostgresBooks(database), PostgresBooks(database, legs_kept=0)
+    ledgers = {
+        books: Ledger(books, Worth(prices, prices, prices, clock), prices, clock) for books in (warm, cold)
+    }
+    book = [traded(number) for number in range(LONG_BOOK)]
+    portfolio = await _recorded(warm, ledgers[warm], "long", book)
+    before = iter(range(START_US - 1, 0, -1))
+    after = iter(range(START_US + LONG_BOOK * 3_600_000_000, 2**62))
+
+    async def write(books: PostgresBooks, at_us: int) -> None:
+        async with books.unit(OWNER) as unit:
+            await ledgers[books].record(unit, portfolio.id, bought("BTC", at_us), [])
+
+    async def first() -> Sample:
+        return await _timed(lambda: write(warm, next(before)), 5)
+
+    async def unread() -> Sample:
+        return await _timed(lambda: write(cold, next(before)), 3)
+
+    async def last() -> Sample:
+        return await _timed(lambda: write(warm, next(after)), 10)
+
+    found = []
+    for name, work, hold in (
+        ("write that replays 10,000, legs in memory", first, "< 50 ms of CPU"),
+        ("the same, legs read from the database", unread, ""),
+        ("write at the end of that book", last, ""),
+    ):
+        found += await interleaved(
+            "portfolio", "writes/s", [Contender(name, work)], rounds=3, warmup=1, hold=hold
+        )
+    return found
+
+
+async def _timed(work: Callable[[], Awaitable[object]], times: int) -> Sample:
+    """Several in a row; `ms` is the median of their wall times."""
+    took = []
+    watch = Stopwatch()
+    for _ in range(times):
+        began = time.perf_counter()
+        await work()
+        took.append((time.perf_counter() - began) * 1_000)
+    return watch.sample(times, ms=statistics.median(took))
+
+
+async def _reads(database: Database) -> list[Row]:
+    names = [f"A{number}" for number in range(ASSETS)]
+    prices, clock, books = Prices(names), SystemClock(), PostgresBooks(database)
+    ledger = Ledger(books, Worth(prices, prices, prices, clock), prices, clock)
+    today = time.time_ns() // 1_000 // DAY_US * DAY_US
+    transactions = [
+        bought(name, today - (YEARS_DAYS - 5 - number * 90) * DAY_US)
+        for name in names
+        for number in range(20)
+    ]
+    portfolio = await _recorded(books, ledger, "wide", transactions)
+    valuer = Valuer(books, prices, prices, prices, clock)
+    performer = Performer(books, prices, prices, prices, clock)
+
+    async def holdings() -> object:
+        found = await valuer.holdings(OWNER, portfolio.id)
+        return holdings_response(found).model_dump_json()
+
+    async def series() -> object:
+        return await performer.history(OWNER, portfolio.id, None, None)
+
+    return [
+        *await interleaved(
+            "portfolio", "reads/s", [Contender("read of 50 assets", lambda: _timed(holdings, 20))], rounds=3,
+            hold="< 10 ms",
+        ),
+        *await interleaved(
+            "portfolio", "reads/s", [Contender("5-year daily series of 50 assets", lambda: _timed(series, 5))],
+            rounds=3, hold="< 100 ms",
+        ),
+    ]  # fmt: skip
