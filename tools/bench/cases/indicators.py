@@ -13,6 +13,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
+from cryptopulse.indicators.domain.fused import OUTPUTS
 from cryptopulse.indicators.domain.indicator_series import IndicatorSeries
 from cryptopulse.indicators.domain.points import Point, Scale
 from cryptopulse.indicators.domain.registry import live_studies
@@ -91,7 +92,9 @@ def _measured(tick: Tick, count: int) -> Sample:
 
 
 def _agree(ours: Any, theirs: tuple[float, ...]) -> None:
-    for name, a, b in zip(SET, ours[: len(SET)], theirs, strict=True):
+    mine = dict(zip(OUTPUTS, ours, strict=True))
+    for name, b in zip(SET, theirs, strict=True):
+        a = mine[name]
         if abs(a - b) > 1e-6 * max(1.0, abs(b)):
             raise RuntimeError(f"{name}: ours {a}, TA-Lib {b}")
 
