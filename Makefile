@@ -57,8 +57,12 @@ integration: venv ## on real RabbitMQ, Redis and Postgres
 e2e: venv ## the five services as processes, a frame in and a message out
 	@$(PYTEST) $(call tests_of,e2e) $(ARGS)
 
-faults: venv system ## the fault catalogue: each fault, its invariant, its figures
-	@exec $(PY) -m tools.local_stack exec --tied -- $(PY) -m pytest -q $(call tests_of,faults) $(ARGS)
+# CASE is a marker: quick planted alerts broker consumer gate ingest owners postgres redis rolling shutdown.
+faults: venv system ## the fault catalogue: each fault, its invariant, its figures; CASE=alerts picks, also ingest rolling ...
+	@exec $(PY) -m tools.local_stack exec --tied -- $(PY) -m pytest -q $(call tests_of,faults) $(if $(CASE),-m $(CASE)) $(ARGS)
+
+faults-quick: ## the part of the faults that `make test` runs
+	@$(MAKE) faults CASE=quick
 
 readme: ## the commands of README.md on a clean clone, with the time to the first price
 	@$(MAKE) venv
@@ -119,5 +123,5 @@ down: ## stop the containers, keep the data
 logs: ## follow the containers' logs
 	@docker compose logs --follow --tail 100
 
-.PHONY: help run test fmt lint unit contract architecture integration e2e faults readme coverage bench bench-quick venv system \
+.PHONY: help run test fmt lint unit contract architecture integration e2e faults readme coverage bench bench-quick faults-quick venv system \
 	lock docs clean up down logs

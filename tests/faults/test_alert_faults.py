@@ -1,0 +1,187 @@
+"""The alerts service killed at random while prices cross its rules: each rule told of what it must, once."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+from collections import defaultdict
+from decimal import Decimal
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.faults.report import Report, Stopwatch
+from tests.faults.stand import Stand
+from tools.harness.receiver import Receiver
+
+pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.alerts]
+
+QUICK_KILLS, FULL_KILLS = 5, int(os.environ.get("CRYPTOPULSE_FAULT_KILLS", "50"))
+SECONDS_PER_KILL = 5.0
+RISE = Decimal("0.04")
+RULES_OF_A_KIND = 20
+
+
+async def book_price(stand: Stand) -> Decimal:
+    """The venue's newest trade."""
+    rows = await stand.control("GET", "/trades/binance/BTC-USDT", params={"limit": 1})
+    return Decimal(rows[-1]["price"])
+
+
+async def make_rules(
+    stand: Stand, headers: dict[str, str], url: str, base: Decimal
+) -> dict[str, tuple[str, Decimal]]:
+    """Rules over a rise of the price, thresholds evenly spread: rule -> (kind, threshold)."""
+    made = {}
+    for kind, more in (
+        ("once", {"trigger": "once"}),
+        ("cooldown", {"trigger": "recurring", "cooldown_seconds": 3_600}),
+    ):
+        for step in range(1, RULES_OF_A_KIND + 1):
+            threshold = (base * (1 + RISE * step / (RULES_OF_A_KIND + 1))).quantize(Decimal("0.01"))
+            rule = {
+                "symbol": "BTC-USDT",
+                "condition": {"type": "price_cross_up", "value": str(threshold)},
+                "webhook_url": url,
+                **more,
+            }
+            answer = await stand.client.post("/v1/alerts", json=rule, headers=headers)
+            assert answer.status_code == httpx.codes.CREATED, answer.text
+            assert answer.json()["source"] == "binance"
+            made[answer.json()["id"]] = (kind, threshold)
+
+    async def evaluated() -> bool:
+        rows = await stand.rows(
+            "SELECT count(*) AS n FROM alerts.rules WHERE id = ANY($1) AND (runtime->>'evaluated')::bool",
+            list(made),
+        )
+        return bool(rows[0]["n"] == len(made))
+
+    await stand.until(evaluated, what="all rules are evaluated", of="alerts")
+    return made
+
+
+async def events_of(stand: Stand, rules: dict[str, Any]) -> dict[str, list[str]]:
+    """Rule -> ids of its events."""
+    rows = await stand.rows(
+        "SELECT rule_id, id FROM alerts.events WHERE rule_id = ANY($1) AND type = 'alert.triggered'",
+        list(rules),
+    )
+    found: dict[str, list[str]] = defaultdict(list)
+    for row in rows:
+        found[row["rule_id"]].append(row["id"])
+    return found
+
+
+async def with_others(stand: Stand, kill: int, dice: random.Random) -> None:
+    """Broker and Postgres die once each in a long run."""
+    if kill == FULL_KILLS // 3:
+        stand.servers.kill("postgres")
+        await asyncio.sleep(dice.uniform(1, 3))
+        await stand.servers.revive("postgres")
+    if kill == FULL_KILLS * 2 // 3:
+        stand.servers.kill("rabbitmq")
+        await asyncio.sleep(dice.uniform(1, 3))
+        await stand.servers.revive("rabbitmq")
+
+
+async def play(stand: Stand, dice: random.Random, kills: int, *, others: bool) -> None:
+    """Kill and start the service at random moments while the price rises over all thresholds."""
+    base = await book_price(stand)
+    seconds = kills * SECONDS_PER_KILL
+    report = Report(14, f"alerts SIGKILL {kills} times" + (", broker and Postgres once" if others else ""))
+    async with Receiver() as receiver:
+        headers = stand.token(f"alerts-{dice.getrandbits(40)}")
+        rules = await make_rules(stand, headers, receiver.url, base)
+        top = base * (1 + RISE)
+        script = {
+            "venue": "binance",
+            "symbol": "BTC-USDT",
+            "path": [[0, float(base)], [seconds, float(top)], [seconds + 3600, float(top)]],
+            "hold": True,
+        }
+        await stand.control("POST", "/script", json=script)
+        try:
+            for kill in range(kills):
+                await asyncio.sleep(dice.uniform(0.2, SECONDS_PER_KILL - 2))
+                stand.kill("alerts")
+                await asyncio.sleep(dice.uniform(0.0, 1.0))
+                stand.start("alerts")
+                if others:
+                    await with_others(stand, kill, dice)
+                if dice.random() < 0.7:
+                    await stand.until_alive("alerts")
+            watch = Stopwatch()
+            await stand.until_ready("alerts")
+            await all_told(stand, rules, receiver)
+            report.recovery_s = watch.seconds()
+            await asyncio.sleep(3)
+            await judge(stand, rules, receiver, report)
+        finally:
+            await stand.control("DELETE", "/script/binance/BTC-USDT")
+    report.close()
+
+
+async def all_told(stand: Stand, rules: dict[str, Any], receiver: Receiver) -> None:
+    """Wait until every rule has an event and a delivery; what never comes is the judge's to tell."""
+
+    async def told() -> bool:
+        found = await events_of(stand, rules)
+        delivered = {hook.body["data"].get("alert_id") for hook in receiver.hooks}
+        return set(rules) <= set(found) and set(rules) <= delivered
+
+    try:
+        await stand.until(told, what="every rule fired and was delivered", of="alerts", seconds=150)
+    except AssertionError as error:
+        if "ended with" in str(error):
+            raise
+
+
+async def judge(
+    stand: Stand, rules: dict[str, tuple[str, Decimal]], receiver: Receiver, report: Report
+) -> None:
+    """Once and cooldown rules: exactly one event, at least one delivery, under one id."""
+    events = await events_of(stand, rules)
+    ids: dict[str, set[str]] = defaultdict(set)
+    for hook in receiver.hooks:
+        if hook.body["type"] == "alert.triggered":
+            ids[hook.body["data"]["alert_id"]].add(hook.headers["webhook-id"])
+    crossed = await crossed_by_the_ledger(stand, rules)
+    report.sent = len(crossed)
+    report.handled = sum(len(events[rule]) for rule in rules)
+    report.confirmed = sum(len(ids[rule]) for rule in rules)
+    report.duplicates = (
+        len([h for h in receiver.hooks if h.body["type"] == "alert.triggered"]) - report.confirmed
+    )
+    untold = [rule for rule in crossed if not events[rule] or not ids[rule]]
+    report.lost = len(untold)
+    report.doubled = sum(max(0, len(events[rule]) - 1) + max(0, len(ids[rule]) - 1) for rule in rules)
+    if untold:
+        report.notes["untold"] = [(rules[rule], len(events[rule]), len(ids[rule])) for rule in untold[:4]]
+    for rule in rules:
+        assert ids[rule] <= set(events[rule]), "a delivery without an event"
+    late = await stand.rows(
+        "SELECT count(*) AS n FROM alerts.events WHERE late AND rule_id = ANY($1)", list(rules)
+    )
+    report.notes["late"] = late[0]["n"]
+
+
+async def crossed_by_the_ledger(stand: Stand, rules: dict[str, tuple[str, Decimal]]) -> list[str]:
+    """The rules whose threshold the venue's own trades reached."""
+    book = await stand.control("GET", "/ledger/binance/BTC-USDT")
+    highest = max(Decimal(minute["high"]) for minute in book["minutes"])
+    return [rule for rule, (_, threshold) in rules.items() if highest >= threshold]
+
+
+@pytest.mark.quick
+@pytest.mark.timeout(300)
+async def test_14_alerts_killed_five_times(stand: Stand, dice: random.Random) -> None:
+    await play(stand, dice, QUICK_KILLS, others=False)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1_200)
+async def test_14_alerts_killed_fifty_times(stand: Stand, dice: random.Random) -> None:
+    await play(stand, dice, FULL_KILLS, others=True)
