@@ -22,7 +22,7 @@ from cryptopulse.common.contracts.feeds import (
     TradeGap,
 )
 from cryptopulse.common.contracts.indicators import IndicatorBatch, IndicatorUpdate, Signal, Warmup
-from cryptopulse.common.contracts.portfolio import PortfolioChanged, PortfolioValued
+from cryptopulse.common.contracts.portfolio import PortfolioChanged, PortfolioValueBatch, PortfolioValued
 from cryptopulse.common.contracts.prices import ExcludedSource, PriceBatch, PriceUpdate
 from cryptopulse.common.contracts.ticks import Conflated, Quote, ReferencePrice, TickBatch, Trade
 from cryptopulse.common.contracts.topics import TOPICS, Topic
@@ -114,10 +114,16 @@ MESSAGES: dict[str, Message] = {
     "portfolio-events": PortfolioChanged(
         id="pe_1", user_id="u1", portfolio_id=7, version=3, at_ms=AT_MS, kind="transaction.recorded", assets=["BTC"]
     ),
-    "portfolio-values": PortfolioValued(
-        user_id="u1", portfolio_id=7, version=3, snapshot_id="ps_1", at_ms=AT_MS, base_currency="USD", value=D("100.5"),
-        cost=D("90"), unrealised_pnl=D("10.5"), unrealised_pnl_pct=D("11.67"), complete=True, allocation_pct={"BTC": D("100")},
-        epoch=1, seq=5,
+    "portfolio-values": PortfolioValueBatch(
+        part=3, sent_us=AT_US,
+        values=[
+            PortfolioValued(
+                user_id="u1", portfolio_id=7, version=3, snapshot_id="ps_1", at_ms=AT_MS, base_currency="USD", value=D("100.5"),
+                cost=D("90"), unrealised_pnl=D("10.5"), unrealised_pnl_pct=D("11.67"), complete=True,
+                allocation_pct={"BTC": D("100")}, epoch=1, seq=5,
+                holdings=[{"asset": "BTC", "quantity": "0.001", "price": "100500", "value": "100.5", "unrealised_pnl": None}],
+            )
+        ],
     ),
 }  # fmt: skip
 MESSAGES["indicators.live"] = MESSAGES["indicators"]

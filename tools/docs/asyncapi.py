@@ -20,6 +20,7 @@ _PARAMETERS: Final[dict[str, str]] = {
     "venue": "The venue in lower case, e.g. `binance`.",
     "symbol": "The canonical symbol BASE-QUOTE, e.g. `BTC-USDT`.",
     "interval": "The interval of the bar, e.g. `1m`.",
+    "part": "The part of the portfolios: the portfolio's id modulo 4.",
     "kind": "The kind of signal.",
     "id": "The id of the thing, as one word of a routing key.",
     "user": "The user's id, as one word of a routing key (other characters percent-encoded).",

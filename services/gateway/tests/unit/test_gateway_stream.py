@@ -15,7 +15,7 @@ from websockets.protocol import State
 
 from cryptopulse.common.contracts.alerts import AlertEvent
 from cryptopulse.common.contracts.candles import CandleBatch
-from cryptopulse.common.contracts.portfolio import PortfolioValued
+from cryptopulse.common.contracts.portfolio import PortfolioValueBatch, PortfolioValued
 from cryptopulse.common.contracts.ticks import TickBatch
 from cryptopulse.common.testing.builders import a_candle, a_trade
 
@@ -319,7 +319,7 @@ async def test_a_portfolio_is_shown_to_its_owner_only(gateway: Any, listen: Any)
             user_id="ada", portfolio_id=5, version=1, snapshot_id="s", at_ms=1, base_currency="USD", value=Decimal("10.50"),
             cost=Decimal(10), unrealised_pnl=Decimal("0.5"), unrealised_pnl_pct=Decimal(5), complete=True, seq=1, epoch=1,
         )  # fmt: skip
-        gateway.distributor.valued(value)
+        gateway.distributor.valued_all(PortfolioValueBatch(part=1, sent_us=1, values=[value]))
         assert (await listen(ws, "snapshot"))["data"]["value"] == "10.5"
 
 

@@ -20,13 +20,13 @@ async def test_watched_values_equal_http_and_changes_are_announced(service: Any)
     events: list[Any] = []
 
     async def on_value(delivery: Any) -> None:
-        values.append(delivery.message)
+        values.extend(delivery.message.values)
 
     async def on_event(delivery: Any) -> None:
         events.append(delivery.message)
 
     await bus.subscribe(
-        Queue(consumer="gateway", topic=PORTFOLIO_VALUES, bindings=("value.#",), exclusive=True), on_value
+        Queue(consumer="gateway", topic=PORTFOLIO_VALUES, bindings=("values.#",), exclusive=True), on_value
     )
     await bus.subscribe(
         Queue(consumer="gateway", topic=PORTFOLIO_EVENTS, bindings=("portfolio.#",), exclusive=True), on_event

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from decimal import Decimal
+from typing import Final
 
 from cryptopulse.common.contracts.base import Message
 
@@ -17,6 +18,10 @@ class PortfolioChanged(Message):
     at_ms: int
     kind: str
     assets: list[str] = []
+
+
+VALUE_PARTS: Final = 4
+"""Live values go out in this many parts; a portfolio is always in part `portfolio_id % VALUE_PARTS`."""
 
 
 class PortfolioValued(Message):
@@ -38,3 +43,11 @@ class PortfolioValued(Message):
     epoch: int = 0
     seq: int = 0
     holdings: list[dict[str, str | None]] = []
+
+
+class PortfolioValueBatch(Message):
+    """Live values of some watched portfolios of one part: a message on the bus costs the same however many are in it."""
+
+    part: int
+    sent_us: int
+    values: list[PortfolioValued] = []

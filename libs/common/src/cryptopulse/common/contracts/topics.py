@@ -17,7 +17,7 @@ from cryptopulse.common.contracts.candles import CandleBatch, HistoryBatch
 from cryptopulse.common.contracts.catalogue import CoinList, InstrumentList
 from cryptopulse.common.contracts.feeds import FeedStatus
 from cryptopulse.common.contracts.indicators import IndicatorBatch, Signal
-from cryptopulse.common.contracts.portfolio import PortfolioChanged, PortfolioValued
+from cryptopulse.common.contracts.portfolio import PortfolioChanged, PortfolioValueBatch
 from cryptopulse.common.contracts.prices import PriceBatch
 from cryptopulse.common.contracts.ticks import TickBatch
 
@@ -213,14 +213,14 @@ PORTFOLIO_EVENTS = Topic(
 PORTFOLIO_VALUES = Topic(
     name="portfolio-values",
     exchange="portfolio.events",
-    key="value.{user}.{id}",
-    message=PortfolioValued,
+    key="values.{part}",
+    message=PortfolioValueBatch,
     version=1,
     delivery="live",
     producers=("portfolio",),
     consumers=("gateway", "alerts"),
     ordering_key="portfolio",
-    description="Live values of watched portfolios, at most one a second each.",
+    description="Live values of watched portfolios, at most one a second each, many in a message.",
 )
 
 TOPICS: Final[tuple[Topic, ...]] = (

@@ -13,7 +13,7 @@ from cryptopulse.alerts.domain.rules import Firing
 from cryptopulse.common.bus.protocols import Bus, Delivery, Subscription
 from cryptopulse.common.contracts.candles import CandleBatch
 from cryptopulse.common.contracts.indicators import IndicatorBatch, Signal
-from cryptopulse.common.contracts.portfolio import PortfolioValued
+from cryptopulse.common.contracts.portfolio import PortfolioValueBatch
 from cryptopulse.common.contracts.prices import PriceBatch
 from cryptopulse.common.contracts.ticks import TickBatch
 from cryptopulse.common.contracts.topics import (
@@ -124,7 +124,7 @@ class ShardStream:
         await self._other(owned, INDICATORS_LIVE, f"live.*.{shard}", shard, _on_indicators)
         if evaluation.is_home("*"):
             await self._other(owned, SIGNALS, "signal.#", shard, _on_signal)
-            await self._other(owned, PORTFOLIO_VALUES, "value.#", shard, _on_portfolio)
+            await self._other(owned, PORTFOLIO_VALUES, "values.#", shard, _on_portfolio)
 
     async def _tracked(self, owned: OwnedShard, topic: Topic, key: str, shard: int, work: Input) -> None:
         holder: list[_Tracked] = []
@@ -228,8 +228,8 @@ def _on_signal(engine: ShardEngine, message: object, now_us: int) -> list[Firing
 
 
 def _on_portfolio(engine: ShardEngine, message: object, now_us: int) -> list[Firing]:
-    assert isinstance(message, PortfolioValued)
-    return engine.on_portfolio(message, now_us)
+    assert isinstance(message, PortfolioValueBatch)
+    return [firing for value in message.values for firing in engine.on_portfolio(value, now_us)]
 
 
 async def _supervised(loop: Callable[[], Awaitable[None]]) -> None:

@@ -10,7 +10,7 @@ from cryptopulse.common.contracts.alerts import AlertEvent
 from cryptopulse.common.contracts.candles import Candle, CandleBatch
 from cryptopulse.common.contracts.feeds import FeedStatus
 from cryptopulse.common.contracts.indicators import IndicatorBatch, Signal
-from cryptopulse.common.contracts.portfolio import PortfolioChanged, PortfolioValued
+from cryptopulse.common.contracts.portfolio import PortfolioChanged, PortfolioValueBatch, PortfolioValued
 from cryptopulse.common.contracts.prices import STALE_AFTER_MS, PriceBatch, PriceUpdate
 from cryptopulse.common.contracts.ticks import TickBatch
 from cryptopulse.common.contracts.values import CONSOLIDATED
@@ -136,6 +136,11 @@ class Distributor:
                 connection.say_frame(frame)
                 count += 1
         return count
+
+    def valued_all(self, batch: PortfolioValueBatch) -> None:
+        """Live values of several portfolios."""
+        for value in batch.values:
+            self.valued(value)
 
     def valued(self, value: PortfolioValued) -> None:
         """The live value of a portfolio, to its owner."""

@@ -47,7 +47,7 @@ class BusConsumers:
             (FEEDS, "status.#", distributor.feed),
             (ALERT_EVENTS, "alert.#", distributor.alert),
             (PORTFOLIO_EVENTS, "portfolio.#", distributor.changed),
-            (PORTFOLIO_VALUES, "value.#", distributor.valued),
+            (PORTFOLIO_VALUES, "values.#", distributor.valued_all),
         )
         for topic, key, handle in always:
             await self._subscribe(topic, (key,), handle)

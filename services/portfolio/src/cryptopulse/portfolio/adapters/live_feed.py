@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from cryptopulse.common.bus.protocols import Bus, Delivery
 from cryptopulse.common.clock import Clock
-from cryptopulse.common.contracts.portfolio import PortfolioChanged, PortfolioValued
+from cryptopulse.common.contracts.portfolio import PortfolioChanged, PortfolioValueBatch
 from cryptopulse.common.contracts.prices import PriceBatch, PriceUpdate
-from cryptopulse.common.contracts.topics import PORTFOLIO_VALUES, key_part
+from cryptopulse.common.contracts.topics import PORTFOLIO_VALUES
 from cryptopulse.common.contracts.values import CONSOLIDATED
 from cryptopulse.portfolio.adapters.price_reader import DOLLAR, Owners, priced_asset, quote_of_update
 from cryptopulse.portfolio.application.live import LiveValues
@@ -55,15 +55,14 @@ class PriceBoard:
 
 
 class BusValuePublisher:
-    """Publishes live values; each under its owner's key."""
+    """Publishes live values by part."""
 
     def __init__(self, bus: Bus) -> None:
         self._bus = bus
 
-    async def value(self, valued: PortfolioValued) -> None:
+    async def values(self, batch: PortfolioValueBatch) -> None:
         """Raises `BusUnavailable`."""
-        key = f"value.{key_part(valued.user_id)}.{valued.portfolio_id}"
-        await self._bus.publish(PORTFOLIO_VALUES, valued, key=key)
+        await self._bus.publish(PORTFOLIO_VALUES, batch, key=f"values.{batch.part}")
 
 
 class ChangeListener:

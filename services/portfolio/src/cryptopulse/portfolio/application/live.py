@@ -1,6 +1,6 @@
 """Live values of the portfolios that someone watches: at most one a second each, and only when something moved.
 
-The arithmetic is `domain.valuation`, the same as for HTTP, so equal prices give equal values under the same snapshot id.
+The figures are those of HTTP (`domain.live_book`), so equal prices give equal values under the same snapshot id.
 """
 
 from __future__ import annotations
@@ -13,19 +13,24 @@ from typing import Final, Protocol
 
 from cryptopulse.common.clock import Clock
 from cryptopulse.common.contracts.http.amounts import printed_amount
-from cryptopulse.common.contracts.portfolio import PortfolioValued
+from cryptopulse.common.contracts.portfolio import VALUE_PARTS, PortfolioValueBatch, PortfolioValued
 from cryptopulse.common.errors import Retryable
 from cryptopulse.common.telemetry.logging import get_logger
 from cryptopulse.common.telemetry.metrics import counter
 from cryptopulse.portfolio.application.ports import AssetRef, PriceReader, WantedCoins, Watched, WatchedBooks
+from cryptopulse.portfolio.domain.live_book import LiveBook, PriceSlot
 from cryptopulse.portfolio.domain.money import use_money_context
-from cryptopulse.portfolio.domain.valuation import Quote, Valuation, allocation, value_book
+from cryptopulse.portfolio.domain.valuation import Quote
 
 REFRESH_SECONDS: Final = 15.0
 """A watched portfolio whose prices stand still is looked at this often, so that staleness shows."""
 COLD_SECONDS: Final = 5.0
 """How often prices that do not come over the bus are read again."""
 LOAD_AT_ONCE: Final = 2_000
+BATCH: Final = 100
+"""Live values in one message: some 150 kB."""
+BREATHE_EVERY: Final = 50
+"""Portfolios valued before others get the loop: a few milliseconds."""
 
 _VALUED: Final = counter("cryptopulse_portfolio_valuations_total", "Live values published.")
 log = get_logger(__name__)
@@ -45,18 +50,19 @@ class LivePrices(Protocol):
 
 
 class ValuePublisher(Protocol):
-    """Sends a live value."""
+    """Sends live values, all of one part."""
 
-    async def value(self, valued: PortfolioValued) -> None: ...
+    async def values(self, batch: PortfolioValueBatch) -> None: ...
 
 
 class _Seat:
     """One watched portfolio."""
 
-    __slots__ = ("book", "due_at", "expires_at", "loaded", "seq", "snapshot")
+    __slots__ = ("book", "due_at", "expires_at", "live", "loaded", "seq", "snapshot")
 
     def __init__(self, expires_at: float) -> None:
         self.book: Watched | None = None
+        self.live: LiveBook | None = None
         self.expires_at = expires_at
         self.due_at = 0.0
         self.loaded = False
@@ -92,6 +98,7 @@ class LiveValues:
         self._seats: dict[int, _Seat] = {}
         self._holders: dict[str, set[int]] = defaultdict(set)
         self._dirty: set[int] = set()
+        self._slots: dict[tuple[str, str | None, str], PriceSlot] = {}
         self._cold_quotes: dict[str, Quote] = {}
         self._cold_at = 0.0
 
@@ -144,16 +151,41 @@ class LiveValues:
             for number, seat in self._seats.items()
             if seat.due_at + REFRESH_SECONDS <= now and number not in self._dirty
         ]
+        if due:
+            self._show_prices()
+        return await self._publish(due, now)
+
+    async def _publish(self, due: Sequence[int], now: float) -> int:
+        """Value and send in batches by part; the loop breathes between them."""
+        parts: list[list[PortfolioValued]] = [[] for _ in range(VALUE_PARTS)]
         published = 0
-        for number in due:
+        for place, number in enumerate(due):
             self._dirty.discard(number)
-            published += await self._value(number, now)
+            valued = self._value(number, now)
+            if valued is not None:
+                part = parts[number % VALUE_PARTS]
+                part.append(valued)
+                published += 1
+                if len(part) >= BATCH:
+                    await self._send(number % VALUE_PARTS, part)
+                    part.clear()
+            if place % BREATHE_EVERY == BREATHE_EVERY - 1:
+                await asyncio.sleep(0)
+        for number, part in enumerate(parts):
+            if part:
+                await self._send(number, part)
         return published
+
+    async def _send(self, part: int, values: list[PortfolioValued]) -> None:
+        await self._publisher.values(
+            PortfolioValueBatch(part=part, sent_us=self._clock.now_us(), values=list(values))
+        )
+        _VALUED.inc(len(values))
 
     def _forget(self, now: float) -> None:
         gone = [number for number, seat in self._seats.items() if seat.expires_at <= now]
         for number in gone:
-            del self._seats[number]
+            self._sit_down(self._seats.pop(number), None)
             self._dirty.discard(number)
         if gone:
             left = set(gone)
@@ -180,10 +212,10 @@ class LiveValues:
             if seat is None:
                 continue
             if book is None:
-                del self._seats[number]
+                self._sit_down(self._seats.pop(number), None)
                 self._dirty.discard(number)
                 continue
-            seat.book = book
+            self._sit_down(seat, book)
             self._dirty.add(number)
             for ref in _refs(book):
                 self._holders[self._live.asset_of(ref)].add(number)
@@ -212,31 +244,74 @@ class LiveValues:
                 self._dirty |= self._holders.get(self._live.asset_of(refs.get(asset, AssetRef(asset))), set())
         self._cold_quotes = fresh
 
-    def _quotes(self, book: Watched) -> dict[str, Quote]:
-        found: dict[str, Quote] = {}
-        for ref in _refs(book):
-            quote = self._live.quote(ref)
-            if quote is None or quote.stale:
-                quote = self._cold_quotes.get(ref.asset, quote)
-            if quote is not None:
-                found[ref.asset] = quote
-        return found
+    def _sit_down(self, seat: _Seat, book: Watched | None) -> None:
+        """Give a seat its book, or none; price slots live as long as a book uses them."""
+        old = seat.live
+        seat.book = book
+        seat.live = None if book is None else self._live_book(book)
+        for slot in old.slots if old else ():
+            slot.users -= 1
+            if not slot.users:
+                self._slots.pop((slot.asset, slot.coin_id, slot.base), None)
 
-    async def _value(self, number: int, now: float) -> int:
+    def _live_book(self, book: Watched) -> LiveBook:
+        base = book.base_currency
+        slots = []
+        for ref in _refs(book):
+            key = (ref.asset, ref.coin_id, base)
+            slot = self._slots.get(key)
+            if slot is None:
+                slot = self._slots[key] = PriceSlot(*key)
+            slot.users += 1
+            slots.append(slot)
+        return LiveBook([p for p in book.positions if p.quantity], slots, printed_amount)
+
+    def _show_prices(self) -> None:
+        """The newest quotes into the slots, once for all books."""
+        bases: dict[str, Quote | None] = {"USD": None}
+        for slot in self._slots.values():
+            base = slot.base
+            if base not in bases:
+                bases[base] = self._quote(AssetRef(base))
+            slot.show(self._quote(AssetRef(slot.asset, slot.coin_id)), bases[base], printed_amount)
+
+    def _quote(self, ref: AssetRef) -> Quote | None:
+        quote = self._live.quote(ref)
+        if quote is None or quote.stale:
+            quote = self._cold_quotes.get(ref.asset, quote)
+        return quote
+
+    def _value(self, number: int, now: float) -> PortfolioValued | None:
+        """The message of a portfolio, None when nothing about it is new."""
         seat = self._seats.get(number)
-        if seat is None or seat.book is None:
-            return 0
+        if seat is None or seat.book is None or seat.live is None:
+            return None
         seat.due_at = now + self._interval
-        valuation = value_book(seat.book.positions, self._quotes(seat.book), seat.book.base_currency)
-        state = (valuation.snapshot_id, seat.book.version)
+        book = seat.book
+        state = (seat.live.snapshot_id(), book.version)
         if state == seat.snapshot:
-            return 0
+            return None
+        figures = seat.live.value()
         seat.snapshot = state
         seat.seq += 1
-        message = valued_message(seat.book, valuation, self._clock.now_ms(), epoch=self._epoch, seq=seat.seq)
-        await self._publisher.value(message)
-        _VALUED.inc()
-        return 1
+        return PortfolioValued(
+            user_id=book.owner_id,
+            portfolio_id=book.portfolio_id,
+            version=book.version,
+            snapshot_id=figures.snapshot_id,
+            at_ms=self._clock.now_ms(),
+            base_currency=book.base_currency,
+            value=_exact(figures.value),
+            cost=Decimal(printed_amount(figures.cost)),
+            unrealised_pnl=_exact(figures.unrealised),
+            unrealised_pnl_pct=_exact(figures.unrealised_pct),
+            complete=figures.complete,
+            allocation_pct=figures.allocation,
+            change_24h=_exact(figures.change_24h),
+            epoch=self._epoch,
+            seq=seat.seq,
+            holdings=figures.holdings,
+        )
 
 
 def _refs(book: Watched) -> Sequence[AssetRef]:
@@ -244,45 +319,6 @@ def _refs(book: Watched) -> Sequence[AssetRef]:
     if book.base_currency != "USD":
         refs.append(AssetRef(book.base_currency))
     return refs
-
-
-def valued_message(
-    book: Watched, valuation: Valuation, at_ms: int, *, epoch: int, seq: int
-) -> PortfolioValued:
-    """The message of a valuation; the same figures as `GET .../holdings` gives at this snapshot."""
-    sums = valuation.sums
-    parts = {item.position.asset: item.value for item in valuation.holdings if item.value}
-    return PortfolioValued(
-        user_id=book.owner_id,
-        portfolio_id=book.portfolio_id,
-        version=book.version,
-        snapshot_id=valuation.snapshot_id,
-        at_ms=at_ms,
-        base_currency=book.base_currency,
-        value=_exact(sums.value),
-        cost=Decimal(printed_amount(sums.cost)),
-        unrealised_pnl=_exact(sums.unrealised),
-        unrealised_pnl_pct=_exact(sums.unrealised_pct),
-        complete=sums.complete,
-        allocation_pct=allocation(parts),
-        change_24h=_exact(sums.change_24h),
-        epoch=epoch,
-        seq=seq,
-        holdings=[
-            {
-                "asset": item.position.asset,
-                "quantity": printed_amount(item.position.quantity),
-                "price": _printed(item.price),
-                "value": _printed(item.value),
-                "unrealised_pnl": _printed(item.unrealised),
-            }
-            for item in valuation.holdings
-        ],
-    )
-
-
-def _printed(value: Decimal | None) -> str | None:
-    return None if value is None else printed_amount(value)
 
 
 def _exact(value: Decimal | None) -> Decimal | None:

@@ -128,11 +128,13 @@ def value_book(positions: Iterable[Position], quotes: Mapping[str, Quote], base_
 
 def snapshot_id(quotes: Mapping[str, Quote]) -> str:
     """The same prices, the same id: a hash over asset, price, update and staleness."""
-    digest = hashlib.blake2b(digest_size=10)
-    for asset in sorted(quotes):
-        quote = quotes[asset]
-        digest.update(f"{asset}|{quote.price}|{quote.epoch}|{quote.seq}|{quote.stale:d};".encode())
-    return digest.hexdigest()
+    parts = b"".join([snapshot_part(asset, quotes[asset]) for asset in sorted(quotes)])
+    return hashlib.blake2b(parts, digest_size=10).hexdigest()
+
+
+def snapshot_part(asset: str, quote: Quote) -> bytes:
+    """What one asset puts into a snapshot id."""
+    return f"{asset}|{quote.price}|{quote.epoch}|{quote.seq}|{quote.stale:d};".encode()
 
 
 def _rate(quotes: Mapping[str, Quote], base_currency: str) -> tuple[Decimal | None, Decimal | None]:
@@ -142,10 +144,11 @@ def _rate(quotes: Mapping[str, Quote], base_currency: str) -> tuple[Decimal | No
     quote = quotes.get(base_currency)
     if quote is None or quote.stale or not quote.price:
         return None, None
-    return quote.price, _before(quote)
+    return quote.price, price_before(quote)
 
 
-def _before(quote: Quote) -> Decimal | None:
+def price_before(quote: Quote) -> Decimal | None:
+    """The price 24 hours ago, None when unknown."""
     if quote.change_24h_pct is None or quote.change_24h_pct <= -HUNDRED:
         return None
     return quote.price / (ONE + quote.change_24h_pct / HUNDRED)
@@ -166,7 +169,7 @@ def _value(
         price = before = None
     else:
         price = quote.price / rate if rate != ONE else quote.price
-        usd_before = _before(quote)
+        usd_before = price_before(quote)
         before = usd_before / rate_before if usd_before is not None and rate_before else None
     if price is None:
         return Valued(position, None, quote, None, None, None, None, None)
@@ -232,17 +235,25 @@ def _change(priced: Sequence[Valued]) -> tuple[Decimal | None, Decimal]:
 def allocation(parts: Mapping[str, Decimal], digits: int = 2) -> dict[str, Decimal]:
     """Percentages of positive parts by largest remainder: the printed figures sum to exactly 100."""
     with money_context():
-        total = sum(parts.values(), ZERO)
-        if total <= 0:
-            return {}
-        unit = ONE.scaleb(-digits)
-        exact = {name: part / total * HUNDRED for name, part in parts.items()}
-        floors = {name: percent // unit * unit for name, percent in exact.items()}
-        missing = int((HUNDRED - sum(floors.values(), ZERO)) / unit)
-        by_remainder = sorted(exact, key=lambda name: (floors[name] - exact[name], name))
-        for name in by_remainder[:missing]:
-            floors[name] += unit
-        return floors
+        return largest_remainder(list(parts.items()), sum(parts.values(), ZERO), digits)
+
+
+def largest_remainder(
+    parts: Sequence[tuple[str, Decimal]], total: Decimal, digits: int = 2
+) -> dict[str, Decimal]:
+    """As `allocation`, of parts whose sum is known, under the caller's money context; ties go by name."""
+    if total <= 0:
+        return {}
+    unit = ONE.scaleb(-digits)
+    units = HUNDRED.scaleb(digits)
+    shares = [(*divmod(part * units, total), name) for name, part in parts]
+    missing = int(units - sum((whole for whole, _, _ in shares), ZERO))
+    more = {name for _, _, name in sorted(shares, key=_by_remainder)[:missing]} if missing else frozenset()
+    return {name: (whole + 1 if name in more else whole) * unit for whole, _, name in shares}
+
+
+def _by_remainder(share: tuple[Decimal, Decimal, str]) -> tuple[Decimal, str]:
+    return -share[1], share[2]
 
 
 def best_and_worst(valuation: Valuation) -> tuple[Valued | None, Valued | None]:

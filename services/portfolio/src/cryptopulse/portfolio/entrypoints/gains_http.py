@@ -26,7 +26,7 @@ from cryptopulse.common.contracts.http.portfolio_reports import (
     RealisedYear,
 )
 from cryptopulse.portfolio.application.gains import Gain, Gains, GainsReader, OpenLot
-from cryptopulse.portfolio.application.performance import Performance, Performer, Span, percent_of
+from cryptopulse.portfolio.application.performance import Performance, Performer, Span, Track, percent_of
 from cryptopulse.portfolio.application.ports import Books
 from cryptopulse.portfolio.application.tables import OWN_COLUMNS, gains_csv, transaction_line
 from cryptopulse.portfolio.domain.book import DAY_US
@@ -80,25 +80,7 @@ class GainsHttp:
     async def get_portfolio_history(self, ask: Asked) -> Response:
         query = ask.query(HistoryQuery)
         track = await self._performer.track(ask.owner_id, ask.id("portfolio_id"), _span(query.window, query))
-        carried = track.series.carried()
-        answer = HistoryResponse(
-            portfolio_id=track.portfolio.id,
-            version=track.portfolio.version,
-            base_currency=track.portfolio.base_currency,
-            data=[
-                HistoryPoint(
-                    day=date_of(day.day),
-                    value=day.value,
-                    net_flow=day.flow,
-                    daily_return=None if day.result is None else float(day.result),
-                    index=None if day.index is None else float(day.index),
-                    complete=day.value is not None and not track.series.left_out,
-                    carried=carried.get(day.day, []),
-                )
-                for day in track.days
-            ],
-        )
-        return response_of(answer_of(answer, version=track.portfolio.version))
+        return response_of(answer_of(history_response(track), version=track.portfolio.version))
 
     async def export_transactions(self, ask: Asked) -> Response:
         """Streams, so that a long book is never held whole."""
@@ -127,6 +109,28 @@ class GainsHttp:
                 yield ("" if first else ",") + transaction_response(number, item).model_dump_json()
                 first = False
         yield '],"next_cursor":null}'
+
+
+def history_response(track: Track) -> HistoryResponse:
+    """The daily values of a window."""
+    carried = track.series.carried()
+    return HistoryResponse(
+        portfolio_id=track.portfolio.id,
+        version=track.portfolio.version,
+        base_currency=track.portfolio.base_currency,
+        data=[
+            HistoryPoint(
+                day=date_of(day.day),
+                value=day.value,
+                net_flow=day.flow,
+                daily_return=None if day.result is None else float(day.result),
+                index=None if day.index is None else float(day.index),
+                complete=day.value is not None and not track.series.left_out,
+                carried=carried.get(day.day, []),
+            )
+            for day in track.days
+        ],
+    )
 
 
 def _download(name: str) -> dict[str, str]:

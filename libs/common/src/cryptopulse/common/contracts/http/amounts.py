@@ -82,6 +82,14 @@ def _lenient(value: Any) -> Any:
 
 def printed_amount(value: Decimal) -> str:
     """A decimal as plain text with at most 24 decimals, half-even: how every amount leaves."""
+    text = str(value)  # twice as fast as the general way, and enough for most
+    if "E" not in text:
+        _, dot, decimals = text.partition(".")
+        if not dot and text != "-0":
+            return text
+        if dot and len(decimals) <= AMOUNT_DECIMALS:
+            text = text.rstrip("0").rstrip(".")
+            return "0" if text == "-0" else text
     exponent = value.as_tuple().exponent
     if isinstance(exponent, int) and exponent < -AMOUNT_DECIMALS:
         with localcontext(prec=120):
