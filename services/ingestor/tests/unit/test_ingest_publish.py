@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
 import pytest
 
-from cryptopulse.common.clock import ManualClock, SystemClock
+from cryptopulse.common.clock import Clock, ManualClock, SystemClock
 from cryptopulse.common.contracts.base import Message
 from cryptopulse.common.contracts.candles import Candle, HistoryBatch
 from cryptopulse.common.contracts.ticks import Quote, TickBatch, Trade
@@ -18,6 +18,7 @@ from cryptopulse.common.errors import BusUnavailable, Invalid, NotFound, Upstrea
 from cryptopulse.ingestor.application.backfill import Backfill, HistoryDepth
 from cryptopulse.ingestor.application.ingest import Ingest
 from cryptopulse.ingestor.application.publish import FLUSH_TICKS, ShardPublisher, TickTopics
+from cryptopulse.ingestor.application.window import RECENT_BATCHES, RECENT_SECONDS
 from cryptopulse.ingestor.domain.buffering import TickBuffer
 from cryptopulse.ingestor.domain.clock_offset import ClockOffset
 from cryptopulse.ingestor.domain.history import Series
@@ -36,11 +37,15 @@ def a_quote(bid: str, symbol: str = "BTC-USDT", ask: str = "200") -> Quote:
 
 
 class FakeBus:
-    """Keeps what is published; away for as many calls as told."""
+    """Keeps what is published; away for as many calls as told; a `held` confirm is told by the test."""
 
     def __init__(self) -> None:
         self.sent: list[tuple[str, Any, str, list[str]]] = []
+        self.ids: list[str | None] = []
         self.away = 0
+        self.connections = 1
+        self.holds = False
+        self.held: list[Callable[[bool], None]] = []
 
     async def publish(
         self,
@@ -51,21 +56,29 @@ class FakeBus:
         cc: Sequence[str] = (),
         message_id: str | None = None,
         headers: Mapping[str, Any] | None = None,
+        on_settled: Callable[[bool], None] | None = None,
     ) -> None:
         if self.away:
             self.away -= 1
             raise BusUnavailable("away")
         self.sent.append((topic.name, message, key, list(cc)))
+        self.ids.append(message_id)
+        if on_settled is not None and self.holds:
+            self.held.append(on_settled)
+        elif on_settled is not None:
+            on_settled(True)
 
     @property
     def batches(self) -> list[TickBatch]:
         return [message for name, message, _, _ in self.sent if name == "ticks"]
 
 
-def a_publisher(bus: FakeBus, *, limit: int = 5_000, topics: str = "all", shard: int = 0) -> ShardPublisher:
+def a_publisher(
+    bus: FakeBus, *, limit: int = 5_000, topics: str = "all", shard: int = 0, clock: Clock | None = None
+) -> ShardPublisher:
     return ShardPublisher(
         bus,
-        SystemClock(),
+        clock or SystemClock(),
         venue="binance",
         shard=shard,
         part="1/1",
@@ -159,6 +172,68 @@ async def test_a_bus_that_is_away_loses_nothing_within_the_bound() -> None:
     task.cancel()
     assert [t.trade_id for batch in bus.batches for t in batch.trades] == list(range(1, 1_500))
     assert [batch.seq for batch in bus.batches] == list(range(1, len(bus.batches) + 1))
+
+
+async def test_what_is_not_confirmed_leaves_again_before_anything_newer_under_its_own_id() -> None:
+    bus = FakeBus()
+    publisher = a_publisher(bus)
+    bus.holds = True
+    task = asyncio.create_task(publisher.run())
+    for n in range(1, 2 * FLUSH_TICKS + 1):
+        publisher.add_trade(a_trade(n))
+    await asyncio.sleep(0.05)
+    assert (len(bus.held), publisher.added, publisher.settled) == (2, 1_024, 0)
+    (first, second), bus.held = bus.held, []
+    second(True)
+    assert publisher.settled == 0
+    first(False)
+    publisher.add_trade(a_trade(5_000))
+    await asyncio.sleep(0.05)
+    bus.held.pop(0)(True)
+    assert publisher.settled == 1_024
+    bus.held.pop()(True)
+    task.cancel()
+    assert [batch.seq for batch in bus.batches] == [1, 2, 1, 3]
+    assert bus.ids[2] == bus.ids[0]
+    assert len(set(bus.ids)) == 3
+    assert publisher.settled == publisher.added == 1_025
+
+
+async def test_a_new_connection_brings_the_trades_of_the_last_second_again_without_their_quotes() -> None:
+    bus, clock = FakeBus(), ManualClock()
+    publisher = a_publisher(bus, clock=clock)
+    task = asyncio.create_task(publisher.run())
+    for n in (1, 2, 3):
+        publisher.add_trade(a_trade(n))
+        publisher.add_quote(a_quote(str(100 + n)))
+        await asyncio.sleep(0.15)
+        clock.advance(0.7)
+    bus.connections += 1
+    publisher.add_trade(a_trade(4))
+    await asyncio.sleep(0.05)
+    task.cancel()
+    sent = [[t.trade_id for t in batch.trades] for batch in bus.batches if batch.trades]
+    assert sent == [[1], [2], [3], [2], [3], [4]]
+    assert not bus.batches[-2].quotes
+    assert bus.batches[-2].seq < bus.batches[-1].seq
+
+
+async def test_batches_behind_a_long_outage_are_bounded_and_confirmed_ones_forgotten() -> None:
+    bus, clock = FakeBus(), ManualClock()
+    publisher = a_publisher(bus, clock=clock)
+    task = asyncio.create_task(publisher.run())
+    for n in range(1, 400):
+        publisher.add_trade(a_trade(n))
+        publisher._wake.set()
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+    assert len(publisher._window._sent) <= RECENT_BATCHES
+    clock.advance(RECENT_SECONDS + 0.1)
+    publisher.add_trade(a_trade(400))
+    await asyncio.sleep(0.05)
+    task.cancel()
+    assert len(publisher._window._sent) == 1
+    assert publisher.settled == 400
 
 
 async def test_quotes_keep_the_newest_and_leave_ten_times_a_second() -> None:

@@ -65,6 +65,7 @@ IngestorMetric = Literal[
     "cryptopulse_provider_requests_total",
     "cryptopulse_sequence_gaps_total",
     "cryptopulse_streams_silent_total",
+    "cryptopulse_tick_batches_resent_total",
     "cryptopulse_ticks_dropped_total",
     "cryptopulse_ticks_total",
     "cryptopulse_trades_duplicate_total",

@@ -81,6 +81,7 @@ class VenueFeed:
         self._to_symbol: dict[str, str] = {}
         self._to_native: dict[str, str] = {}
         self._saved: dict[str, tuple[int, int]] = {}
+        self._unconfirmed: tuple[dict[str, tuple[int, int]], list[int]] | None = None
         self._changed = asyncio.Event()
         self._hinted: dict[str, tuple[int, float]] = {}
         self._status_due = 0.0
@@ -141,6 +142,7 @@ class VenueFeed:
         await self._repair.close()
         for publisher in self._ingest.publishers:
             await publisher.drained()
+        self._unconfirmed = None
         await self._save_ids()
         if self.active:
             try:
@@ -238,6 +240,7 @@ class VenueFeed:
         await self._connections.close()
         self._ingest.forget()
         self._saved.clear()
+        self._unconfirmed = None
         self._changed.set()
 
     # --- markets -------------------------------------------------------------------------------------------------
@@ -285,8 +288,14 @@ class VenueFeed:
             log.warning("last trade ids not loaded", venue=self.venue.name, error=str(error))
 
     async def _save_ids(self) -> None:
-        now = self._ingest.guard.last_ids()
-        fresh = {symbol: ids for symbol, ids in now.items() if self._saved.get(symbol) != ids}
+        """Remember the ids up to which the broker has confirmed everything: a restart fetches what came after."""
+        ids, added = self._unconfirmed or self._position()
+        settled = [publisher.settled for publisher in self._ingest.publishers]
+        if any(have < need for have, need in zip(settled, added, strict=True)):
+            self._unconfirmed = ids, added
+            return
+        self._unconfirmed = self._position()
+        fresh = {symbol: known for symbol, known in ids.items() if self._saved.get(symbol) != known}
         if not fresh:
             return
         try:
@@ -294,6 +303,10 @@ class VenueFeed:
             self._saved.update(fresh)
         except StoreUnavailable:
             return
+
+    def _position(self) -> tuple[dict[str, tuple[int, int]], list[int]]:
+        """The newest ids handed on, and how many trades each publisher has to have confirmed for them."""
+        return self._ingest.guard.last_ids(), [publisher.added for publisher in self._ingest.publishers]
 
     def _heard_id(self, symbol: str, newest_id: int) -> None:
         """A heartbeat names an id that we have not seen: a gap when it stays so for two heartbeats."""

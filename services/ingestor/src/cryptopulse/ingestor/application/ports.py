@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Protocol
 
+from cryptopulse.common.bus.protocols import Publisher
 from cryptopulse.common.contracts.candles import Candle
 from cryptopulse.common.contracts.catalogue import Coin, Instrument
 from cryptopulse.common.contracts.feeds import BudgetStatus
@@ -30,6 +31,15 @@ class ConnectionRules:
     data_silence_seconds: float
     life_seconds: float | None
     hold_us: int
+
+
+class TickBus(Publisher, Protocol):
+    """What a publisher of ticks needs of the bus: it must notice a connection that was lost."""
+
+    @property
+    def connections(self) -> int:
+        """See `common.bus.protocols.Bus.connections`."""
+        ...
 
 
 class Parser(Protocol):

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import uuid
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
-from cryptopulse.common.bus.protocols import Publisher
 from cryptopulse.common.bus.routing import convenience_key_of, key_of
 from cryptopulse.common.clock import Clock
 from cryptopulse.common.contracts.ticks import BACKFILL, SNAPSHOT, Quote, ReferencePrice, TickBatch, Trade
@@ -15,6 +15,8 @@ from cryptopulse.common.contracts.topics import TICKS
 from cryptopulse.common.errors import BusUnavailable
 from cryptopulse.common.telemetry.logging import get_logger
 from cryptopulse.common.telemetry.metrics import counter, gauge
+from cryptopulse.ingestor.application.ports import TickBus
+from cryptopulse.ingestor.application.window import Sent, SentWindow
 from cryptopulse.ingestor.domain.buffering import Taken, TickBuffer
 from cryptopulse.ingestor.domain.clock_offset import ClockOffset
 
@@ -26,6 +28,11 @@ LONGEST_PAUSE_SECONDS: Final = 1.0
 _TICKS = counter("cryptopulse_ticks_total", "Ticks handed to the bus.", ("venue", "kind"))
 _DROPPED = counter(
     "cryptopulse_ticks_dropped_total", "Ticks not sent as they came, by reason.", ("venue", "reason")
+)
+_AGAIN = counter(
+    "cryptopulse_tick_batches_resent_total",
+    "Batches sent again under their own id, by reason.",
+    ("venue", "reason"),
 )
 _DEPTH = gauge("cryptopulse_ingest_buffer_trades", "Trades that wait for the bus.", ("venue", "shard"))
 log = get_logger(__name__)
@@ -73,11 +80,15 @@ def flush_seconds_for(buffers: int) -> float:
 
 
 class ShardPublisher:
-    """Ticks of one venue and shard to the bus, in the order given. `add_*` never wait; `run` sends."""
+    """Ticks of one venue and shard to the bus, in the order given. `add_*` never wait; `run` sends.
+
+    What the broker did not confirm, and what it had confirmed within a second before the connection was lost, is sent
+    again before anything newer, each batch under its own message id.
+    """
 
     def __init__(
         self,
-        bus: Publisher,
+        bus: TickBus,
         clock: Clock,
         *,
         venue: str,
@@ -105,8 +116,12 @@ class ShardPublisher:
         self._quotes_due = False
         self._quotes_sent = 0.0
         self._seq = 0
-        self._in_hand: TickBatch | None = None
+        self._window = SentWindow()
+        self._connections = bus.connections
+        self._pause = FIRST_PAUSE_SECONDS
+        self._taken = 0
         self._folded = 0
+        self.added = 0
         self.epoch = 0
         self.last_tick_us: int | None = None
         self.buffer = TickBuffer(limit)
@@ -115,6 +130,7 @@ class ShardPublisher:
         """Take one trade; the batch leaves at 512 ticks or after the flush time."""
         buffer = self.buffer
         buffer.add_trade(trade)
+        self.added += 1
         if not self._armed:
             self._armed = True
             asyncio.get_running_loop().call_later(self._flush_seconds, self._wake.set)
@@ -145,17 +161,24 @@ class ShardPublisher:
             await self._wake.wait()
             self._wake.clear()
             self._armed = False
-            while self._in_hand is not None or self.buffer.has_urgent or self._quotes_due:
+            while self._window.next_waiting() or self.buffer.has_urgent or self._quotes_due:
                 await self._send_one()
-                if self.buffer.depth < FLUSH_TICKS and not self._quotes_due and not self._wake.is_set():
+                is_full = self.buffer.depth >= FLUSH_TICKS or self._quotes_due or self._wake.is_set()
+                if not is_full and self._window.next_waiting() is None:
                     break
             if self.buffer.has_urgent and not self._armed:
                 self._armed = True
                 asyncio.get_running_loop().call_later(self._flush_seconds, self._wake.set)
 
+    @property
+    def settled(self) -> int:
+        """So many of the `added` trades are confirmed, counted from the first: what a restart need not fetch."""
+        oldest = self._window.first_unsettled
+        return self._taken if oldest is None else oldest.after
+
     async def drained(self) -> None:
-        """Wait until nothing waits any more."""
-        while self._in_hand is not None or self.buffer.has_urgent:
+        """Wait until nothing waits any more and the broker has confirmed everything."""
+        while self.buffer.has_urgent or self._window.first_unsettled is not None:
             self._wake.set()
             await asyncio.sleep(0.01)
 
@@ -163,26 +186,67 @@ class ShardPublisher:
         """Forget what waits: another replica serves this part now."""
         waiting = self.buffer.take(self.buffer.depth)
         _DROPPED.labels(self._venue, "lease_lost").inc(len(waiting.trades))
-        self._in_hand = None
+        self._window.clear()
+        self._taken = self.added
 
     async def _send_one(self) -> None:
-        if self._in_hand is None:
-            self._in_hand = self._batch()
-        batch = self._in_hand
-        if batch is None:
+        self._notice_reconnect()
+        sent = self._window.next_waiting() or self._next()
+        if sent is None:
             return
-        taken = Taken(batch.trades, batch.quotes, batch.references, batch.conflated)
-        keys = self._topics.keys(self._venue, taken)
-        message_id = uuid.uuid4().hex
-        pause = FIRST_PAUSE_SECONDS
-        while self._in_hand is batch:
-            try:
-                await self._bus.publish(TICKS, batch, key=self._key, cc=keys, message_id=message_id)
-                self._in_hand = None
-                self._count(taken)
-            except BusUnavailable:
-                await asyncio.sleep(pause)
-                pause = min(LONGEST_PAUSE_SECONDS, pause * 2)
+        seq, batch, is_new = sent.batch.seq, sent.batch, not sent.sent_at
+        self._window.begin(sent, self._clock.monotonic())
+        try:
+            await self._bus.publish(
+                TICKS,
+                batch,
+                key=self._key,
+                cc=sent.keys,
+                message_id=sent.message_id,
+                on_settled=partial(self._settled, seq),
+            )
+        except BusUnavailable:
+            sent.sent_at = 0.0 if is_new else sent.sent_at
+            self._window.wait(sent)
+            await asyncio.sleep(self._pause)
+            self._pause = min(LONGEST_PAUSE_SECONDS, self._pause * 2)
+            return
+        self._pause = FIRST_PAUSE_SECONDS
+        if is_new:
+            self._count(batch)
+
+    def _next(self) -> Sent | None:
+        after = self._taken
+        batch = self._batch()
+        if batch is None:
+            return None
+        keys = self._topics.keys(
+            self._venue, Taken(batch.trades, batch.quotes, batch.references, batch.conflated)
+        )
+        sent = Sent(batch, keys, uuid.uuid4().hex, after)
+        self._taken += len(batch.trades) + sum(bar.trades for bar in batch.conflated)
+        self._window.wait(sent)
+        return sent
+
+    def _settled(self, seq: int, confirmed: bool) -> None:
+        if self._window.settled(seq, confirmed):
+            _AGAIN.labels(self._venue, "unconfirmed").inc()
+            self._wake.set()
+
+    def _notice_reconnect(self) -> None:
+        connections = self._bus.connections
+        if connections == self._connections:
+            return
+        is_first, self._connections = not self._connections, connections
+        again = 0 if is_first else self._window.reconnected()
+        if again:
+            _AGAIN.labels(self._venue, "connection_lost").inc(again)
+            log.info(
+                "batches are sent again",
+                venue=self._venue,
+                shard=self._shard,
+                confirmed_before_the_loss=again,
+            )
 
     def _batch(self) -> TickBatch | None:
         taken = self.buffer.take(FLUSH_TICKS, quotes=self._quotes_due)
@@ -213,10 +277,10 @@ class ShardPublisher:
             if not trade.flags & (SNAPSHOT | BACKFILL):
                 self._offset.sample(trade.event_us, trade.received_us)
 
-    def _count(self, taken: Taken) -> None:
-        _TICKS.labels(self._venue, "trade").inc(len(taken.trades))
-        _TICKS.labels(self._venue, "quote").inc(len(taken.quotes))
-        _TICKS.labels(self._venue, "reference").inc(len(taken.references))
+    def _count(self, batch: TickBatch) -> None:
+        _TICKS.labels(self._venue, "trade").inc(len(batch.trades))
+        _TICKS.labels(self._venue, "quote").inc(len(batch.quotes))
+        _TICKS.labels(self._venue, "reference").inc(len(batch.references))
         _DEPTH.labels(self._venue, str(self._shard)).set(self.buffer.depth)
         folded = self.buffer.conflated_trades
         if folded > self._folded:
