@@ -57,7 +57,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tools.bench", description=__doc__)
     parser.add_argument("case", nargs="*", help="all when none is named")
     parser.add_argument("--page", action="store_true", help="write docs/benchmarks.md too")
-    parser.add_argument("--quick", action="store_true", help="small sizes and one round: that it runs, not how fast")
+    parser.add_argument(
+        "--quick", action="store_true", help="small sizes and one round: that it runs, not how fast"
+    )
     args = parser.parse_args(arguments)
     if args.quick and os.environ.get("BENCH_QUICK") != "1":
         # Sizes are constants of the modules: they are read anew.

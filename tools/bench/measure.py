@@ -8,7 +8,6 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 
-
 QUICK = os.environ.get("BENCH_QUICK") == "1"
 """True for a run that only shows that every case works: small sizes, one round."""
 

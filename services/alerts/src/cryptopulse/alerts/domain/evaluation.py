@@ -140,9 +140,13 @@ class ShardEngine:
             if number and market.sequence and number > market.sequence + 1:
                 self._note_hole(market, trade.event_us, trade.price)
             market.sequence = number or market.sequence
-            self._step(
-                market, trade.price, trade.event_us, trade.received_us, now_us, "", batch.simulated, fired
-            )
+            index, price = market.index, trade.price
+            if index.floor < price < index.ceiling and not market.has_extras:
+                # As `_step` does, without the call: this is nearly every trade.
+                index.value = price
+                market.at_us, market.received_us, market.changed = trade.event_us, trade.received_us, True
+                continue
+            self._step(market, price, trade.event_us, trade.received_us, now_us, "", batch.simulated, fired)
         for bar in batch.conflated:
             market = markets.get((bar.symbol, venue))
             if market is None or (bar.last_id and bar.last_id <= market.sequence):

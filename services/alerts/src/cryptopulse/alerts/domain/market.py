@@ -76,7 +76,7 @@ class Market:
     @property
     def has_extras(self) -> bool:
         """True when something besides plain thresholds watches the price."""
-        return bool(self.changes or self.spreads or self.waiting or len(self.highs) or len(self.lows))
+        return bool(self.changes or self.spreads or self.waiting or self.highs.followed or self.lows.followed)
 
     def position(self) -> Position | None:
         """Where it stands, None before the first price."""

@@ -152,14 +152,15 @@ class ThresholdIndex(Generic[ItemT]):
     passed the other way is live again.) A value that stands exactly on a threshold has no band.
     """
 
-    __slots__ = ("_ceiling", "_floor", "_levels", "value")
+    __slots__ = ("_levels", "ceiling", "floor", "value")
 
     def __init__(self) -> None:
         self.value: Number | None = None
         """The last value, None before the first."""
         self._levels: tuple[_Levels[ItemT], ...] = tuple(_Levels() for _ in Edge)
-        self._floor: Number = float("inf")
-        self._ceiling: Number = float("-inf")
+        self.floor: Number = float("inf")
+        self.ceiling: Number = float("-inf")
+        """The guard band: while floor < value < ceiling nothing is crossed, and `value` may be set without `move`."""
 
     def __len__(self) -> int:
         return sum(map(len, self._levels))
@@ -172,7 +173,7 @@ class ThresholdIndex(Generic[ItemT]):
     def add(self, edge: Edge, threshold: Number, item: ItemT) -> None:
         """Watch `threshold`; the same item may be added once per (edge, threshold)."""
         self._levels[edge].add(threshold, item)
-        if self._floor < threshold < self._ceiling:
+        if self.floor < threshold < self.ceiling:
             self._tighten()
 
     def load(self, edge: Edge, pairs: Iterable[tuple[Number, ItemT]]) -> None:
@@ -194,7 +195,7 @@ class ThresholdIndex(Generic[ItemT]):
 
         Nothing for the first value, and nothing for an equal one.
         """
-        if self._floor < value < self._ceiling:
+        if self.floor < value < self.ceiling:
             self.value = value
             return _NOTHING
         before = self.value
@@ -208,7 +209,7 @@ class ThresholdIndex(Generic[ItemT]):
 
     def stays(self, low: Number, high: Number, close: Number) -> bool:
         """True when a way through [low, high] to `close` crosses nothing: the value is at `close` then. Else nothing happens."""
-        if self._floor < low and high < self._ceiling:
+        if self.floor < low and high < self.ceiling:
             self.value = close
             return True
         return False
@@ -224,7 +225,9 @@ class ThresholdIndex(Generic[ItemT]):
         else:
             first, second, low, high = Edge.REACH_DOWN, Edge.LEAVE_DOWN, after, before
         # REACH_UP and LEAVE_DOWN own the upper end of the interval, the other two its lower end.
-        found = [(level, first, items) for level, items in self._levels[first].between(low, high, upper=rises)]
+        found = [
+            (level, first, items) for level, items in self._levels[first].between(low, high, upper=rises)
+        ]
         if not rises:
             found.reverse()
         left = self._levels[second].between(low, high, upper=not rises)
@@ -239,7 +242,7 @@ class ThresholdIndex(Generic[ItemT]):
         """Set the band around the value: the nearest threshold of any edge on each side."""
         value = self.value
         if value is None:
-            self._floor, self._ceiling = float("inf"), float("-inf")
+            self.floor, self.ceiling = float("inf"), float("-inf")
             return
         floor: Number = float("-inf")
         ceiling: Number = float("inf")
@@ -251,7 +254,7 @@ class ThresholdIndex(Generic[ItemT]):
                 floor = below
             if above is not None and above < ceiling:
                 ceiling = above
-        self._floor, self._ceiling = floor, (value if floor == value else ceiling)
+        self.floor, self.ceiling = floor, (value if floor == value else ceiling)
 
 
 def path(before: Number | None, low: Number, high: Number, close: Number) -> tuple[Number, ...]:

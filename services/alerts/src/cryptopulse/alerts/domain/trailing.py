@@ -32,17 +32,18 @@ class TrailingBook(Generic[ItemT]):
     trigger costs two comparisons.
     """
 
-    __slots__ = ("_anchors", "_groups", "_next", "_sign", "value")
+    __slots__ = ("_groups", "_next", "_sign", "followed", "value")
 
     def __init__(self, *, from_high: bool) -> None:
         self._sign = 1 if from_high else -1
         self._groups: list[_Group[ItemT]] = []
-        self._anchors: dict[ItemT, tuple[_Group[ItemT], Decimal]] = {}
+        self.followed: dict[ItemT, tuple[_Group[ItemT], Decimal]] = {}
+        """Where each item is."""
         self._next: Decimal | None = None
         self.value: Decimal | None = None
 
     def __len__(self) -> int:
-        return len(self._anchors)
+        return len(self.followed)
 
     def add(self, item: ItemT, pct: Decimal, anchor: Decimal) -> None:
         """Follow from `anchor` on: the price when the rule was armed, or its extreme as remembered."""
@@ -50,12 +51,12 @@ class TrailingBook(Generic[ItemT]):
             anchor = self.value
         group = self._group_of(anchor)
         group.items.add((pct, item))
-        self._anchors[item] = (group, pct)
+        self.followed[item] = (group, pct)
         self._refresh()
 
     def remove(self, item: ItemT) -> None:
         """Follow no longer; unknown items are ignored."""
-        found = self._anchors.pop(item, None)
+        found = self.followed.pop(item, None)
         if found is None:
             return
         group, pct = found
@@ -69,12 +70,12 @@ class TrailingBook(Generic[ItemT]):
 
     def anchor(self, item: ItemT) -> Decimal | None:
         """The extreme that an item follows now."""
-        found = self._anchors.get(item)
+        found = self.followed.get(item)
         return found[0].anchor if found else None
 
     def items(self) -> list[ItemT]:
         """All that is followed."""
-        return list(self._anchors)
+        return list(self.followed)
 
     def move(self, price: Decimal) -> list[tuple[ItemT, Decimal]]:
         """Take a price in; -> (item, its trigger price) of what fires, which is removed. Add it again to follow anew."""
@@ -111,7 +112,7 @@ class TrailingBook(Generic[ItemT]):
                 merged, passed = passed, merged
             merged.items.update(passed.items)
             for pct, item in passed.items:
-                self._anchors[item] = (merged, pct)
+                self.followed[item] = (merged, pct)
         merged.anchor = price
         self._groups.append(merged)
         self._refresh()
@@ -124,7 +125,7 @@ class TrailingBook(Generic[ItemT]):
                 if self._further(price, trigger):
                     break
                 _, item = group.items.pop(0)
-                del self._anchors[item]
+                del self.followed[item]
                 fired.append((item, trigger))
             if not group.items:
                 self._groups.remove(group)
