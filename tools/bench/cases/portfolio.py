@@ -19,24 +19,23 @@ from typing import Final
 
 import asyncpg
 
-from cryptopulse.common.bus.codec import encode
 from cryptopulse.common.bus.rabbit import RabbitBus
 from cryptopulse.common.clock import SystemClock
-from cryptopulse.common.contracts.portfolio import PortfolioValueBatch
 from cryptopulse.common.database.migrate import migrate
 from cryptopulse.common.database.pool import Database
 from cryptopulse.common.runtime.command import migrations_of
 from cryptopulse.portfolio.adapters.books import PostgresBooks
 from cryptopulse.portfolio.adapters.live_feed import BusValuePublisher
 from cryptopulse.portfolio.application.ledger import Ledger
-from cryptopulse.portfolio.application.live import LiveValues
-from cryptopulse.portfolio.application.performance import Performer
+from cryptopulse.portfolio.application.live import LOAD_AT_ONCE, LiveValues
+from cryptopulse.portfolio.application.performance import Performer, Span
 from cryptopulse.portfolio.application.ports import AssetRef, Coin, NewPortfolio, Portfolio, Watched
 from cryptopulse.portfolio.application.valuation import Valuer
 from cryptopulse.portfolio.application.worth import Worth
 from cryptopulse.portfolio.domain.money import use_money_context
 from cryptopulse.portfolio.domain.transactions import Transaction
 from cryptopulse.portfolio.domain.valuation import Position, Quote
+from cryptopulse.portfolio.entrypoints.gains_http import history_response
 from cryptopulse.portfolio.entrypoints.shapes import holdings_response
 from cryptopulse.portfolio.settings import PortfolioSettings
 from tools.bench.measure import Contender, Row, Sample, Stopwatch, interleaved
@@ -77,7 +76,10 @@ class Prices:
         return {ref.asset: self.quotes[ref.asset] for ref in assets if ref.asset in self.quotes}
 
     async def daily(
-        self, assets: Sequence[AssetRef], from_day: int, to_day: int
+        self,
+        assets: Sequence[AssetRef],
+        from_day: int,  # noqa: ARG002 - as the port asks
+        to_day: int,  # noqa: ARG002
     ) -> dict[str, Mapping[int, Decimal]]:
         return {ref.asset: self._daily[ref.asset] for ref in assets if ref.asset in self._daily}
 
@@ -100,10 +102,10 @@ class Prices:
     def resolve(self, text: str) -> Coin | None:
         return Coin(text)
 
-    def coin(self, coin_id: str) -> Coin | None:
+    def coin(self, coin_id: str) -> Coin | None:  # noqa: ARG002
         return None
 
-    def quote_of(self, text: str) -> str | None:
+    def quote_of(self, text: str) -> str | None:  # noqa: ARG002
         return "USD"
 
     @property
@@ -134,18 +136,6 @@ class WatchedBooks:
             )
             for name in sorted(rng.sample(self._assets, HELD))
         ]
-
-
-class Bodies:
-    """Encodes what would be published, and counts."""
-
-    def __init__(self) -> None:
-        self.values = 0
-        self.bytes = 0
-
-    async def values_of(self, batch: PortfolioValueBatch) -> None:
-        self.bytes += len(encode(batch))
-        self.values += len(batch.values)
 
 
 def traded(number: int) -> Transaction:
@@ -196,7 +186,7 @@ async def opened(url: str) -> AsyncIterator[Database]:
     await database.start()
     try:
         async with asyncio.timeout(20):
-            while not database.check().ok:
+            while not database.check().ok:  # noqa: ASYNC110 - the pool connects in the background
                 await asyncio.sleep(0.05)
         yield database
     finally:
@@ -289,7 +279,7 @@ async def _reads(database: Database) -> list[Row]:
         return holdings_response(found).model_dump_json()
 
     async def series() -> object:
-        return await performer.history(OWNER, portfolio.id, None, None)
+        return history_response(await performer.track(OWNER, portfolio.id, Span("all"))).model_dump_json()
 
     return [
         *await interleaved(
@@ -301,3 +291,34 @@ async def _reads(database: Database) -> list[Row]:
             rounds=3, hold="< 100 ms",
         ),
     ]  # fmt: skip
+
+
+async def _live() -> list[Row]:
+    """Every price moves, every portfolio is valued and published; a second's work at 1 Hz."""
+    names = [f"L{number}" for number in range(200)]
+    prices, clock = Prices(names), SystemClock()
+    bus = RabbitBus(os.environ["RABBITMQ_URL"], service="bench")
+    await bus.start()
+    if not await bus.wait_connected(20):
+        raise RuntimeError("RabbitMQ did not answer")
+    live = LiveValues(
+        WatchedBooks(names), prices, prices, BusValuePublisher(bus), prices, clock,
+        limit=WATCHED, interval_seconds=0.0, epoch=1,
+    )  # fmt: skip
+    live.watch(range(1, WATCHED + 1), 3_600)
+    seq = iter(range(2, 1_000))
+
+    async def second() -> Sample:
+        prices.move(next(seq))
+        watch = Stopwatch()
+        return watch.sample(await live.step())
+
+    try:
+        for _ in range(-(-WATCHED // LOAD_AT_ONCE)):
+            await live.step()
+        return await interleaved(
+            "portfolio", "values/s", [Contender("live values of ten assets, published", second)], rounds=3,
+            hold=">= 10,000 a second on a core",
+        )  # fmt: skip
+    finally:
+        await bus.close()
