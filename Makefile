@@ -78,7 +78,7 @@ bench: $(BENCH_STAMP) system ## the benchmarks beside their yardsticks: CASE=rou
 	@exec $(BENCH) $(CASE) $(ARGS)
 
 bench-quick: $(BENCH_STAMP) system ## every benchmark once with small sizes: that they run, not what they show
-	@exec $(BENCH) --quick $(CASE) $(ARGS)
+	@BENCH_QUICK=1 exec $(BENCH) $(CASE) $(ARGS)
 
 ##@ Upkeep
 

@@ -1,11 +1,10 @@
-"""`python -m tools.bench [CASE ...] [--page] [--quick]`: run cases, print the table, write JSON, and the page when asked."""
+"""`python -m tools.bench [CASE ...] [--page]`: run cases, print the table, write JSON, and the page when asked."""
 
 from __future__ import annotations
 
 import argparse
 import asyncio
 import importlib
-import os
 import pkgutil
 import sys
 import time
@@ -57,14 +56,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tools.bench", description=__doc__)
     parser.add_argument("case", nargs="*", help="all when none is named")
     parser.add_argument("--page", action="store_true", help="write docs/benchmarks.md too")
-    parser.add_argument(
-        "--quick", action="store_true", help="small sizes and one round: that it runs, not how fast"
-    )
     args = parser.parse_args(arguments)
-    if args.quick and os.environ.get("BENCH_QUICK") != "1":
-        # Sizes are constants of the modules: they are read anew.
-        os.environ["BENCH_QUICK"] = "1"
-        os.execv(sys.executable, [sys.executable, "-m", "tools.bench", *(arguments or sys.argv[1:])])
     known = all_cases()
     if unknown := [name for name in args.case if name not in known]:
         print(f"unknown case {', '.join(unknown)}: one of {', '.join(known)}", file=sys.stderr)
