@@ -17,6 +17,8 @@ PYTEST := $(WITH_ENV) $(PY) -m pytest -q
 tests_of = $(wildcard libs/*/tests/$(1) services/*/tests/$(1) tools/*/tests/$(1) tests/$(1))
 LOCK_FLAGS := --quiet --universal --generate-hashes --python-version 3.11 --no-header --no-emit-index-url \
 	--no-emit-find-links --no-emit-package cryptopulse-common
+# Integration tests mostly wait for servers, so more of them run at once than there are cores.
+WORKERS ?= 4
 STEPS ?= lint unit contract architecture integration e2e
 
 ##@ Daily
@@ -43,7 +45,7 @@ lint: venv ## ruff, formatting, mypy strict, the five floors
 ##@ Tests (ARGS="-k name -x" goes to pytest)
 
 unit: venv ## milliseconds each, no network
-	@$(PYTEST) $(call tests_of,unit) $(ARGS)
+	@$(PYTEST) -n 2 --dist loadfile $(call tests_of,unit) $(ARGS)
 
 contract: venv ## golden messages, published schemas, parsers
 	@$(PYTEST) $(call tests_of,contract) $(ARGS)
@@ -52,7 +54,7 @@ architecture: venv ## the floors bite, the house rules hold
 	@$(PYTEST) $(call tests_of,architecture) $(ARGS)
 
 integration: venv ## on real RabbitMQ, Redis and Postgres
-	@$(PYTEST) $(call tests_of,integration) $(ARGS)
+	@$(PYTEST) -n $(WORKERS) --dist loadfile --durations=20 $(call tests_of,integration) $(ARGS)
 
 e2e: venv ## the five services as processes, a frame in and a message out
 	@$(PYTEST) $(call tests_of,e2e) $(ARGS)
