@@ -32,6 +32,8 @@ from tests.faults.report import Pulse
 from tools.harness.system import ROOT, Backends, System
 
 FIVE = ("ingestor", "indicators", "alerts", "portfolio", "gateway")
+LOGS = ROOT / ".run" / "faults"
+"""The logs of the newest session's processes stay here."""
 SURVIVES_KILLS = Profile(durable=True, management=True)
 SERVER_SECONDS = 90.0
 SETTINGS = {
@@ -365,6 +367,7 @@ async def watching(stand: Stand) -> Any:
 @contextlib.asynccontextmanager
 async def running_stand() -> Any:
     """The whole of it."""
+    shutil.rmtree(LOGS, ignore_errors=True)
     servers = OwnServers()
     try:
         await servers.start()
@@ -383,7 +386,7 @@ async def running_stand() -> Any:
             )
             stand = Stand(
                 backends,
-                servers.folder / "system",
+                LOGS,
                 settings=SETTINGS,
                 simulator_arguments=("--rate", "80", "--coins", "5"),
                 servers=servers,
