@@ -46,11 +46,12 @@ class Collector:
         self.instruments: dict[str, InstrumentList] = {}
         self.coins: dict[str, Any] = {}
 
-    async def start(self) -> None:
+    async def start(self, *, survives: bool = False) -> None:
+        """`survives`: the ticks' queue outlives the broker, as those of the services do."""
         await self.bus.start()
         assert await self.bus.wait_connected(10)
         for topic in (TICKS, FEEDS, HISTORY, INSTRUMENTS, COINS):
-            live = topic.delivery == "live"
+            live = topic.delivery == "live" and not (survives and topic is TICKS)
             queue = Queue(
                 consumer="collector", topic=topic, bindings=("#",), exclusive=live, max_length=1_000_000
             )
@@ -152,8 +153,10 @@ class IngestorProcess:
         assert self._child is not None
         return self._child.pid
 
-    def headers(self, kind: Any = "service") -> dict[str, str]:
-        token = InternalSigner(SECRET, "test").sign(Identity(user_id=None, kind=kind), "ingestor")
+    def headers(self, kind: Any = "service", scopes: frozenset[str] = frozenset()) -> dict[str, str]:
+        user = "u-1" if kind == "user" else None
+        who = Identity(user_id=user, kind=kind, scopes=scopes)
+        token = InternalSigner(SECRET, "test").sign(who, "ingestor")
         return {"Authorization": f"Bearer {token}"}
 
     @property
@@ -182,6 +185,22 @@ async def collector(rabbit_vhost: str) -> AsyncIterator[Collector]:
     await found.start()
     yield found
     await found.bus.close()
+
+
+@pytest.fixture
+async def make_collector() -> AsyncIterator[Callable[..., Awaitable[Collector]]]:
+    """Collectors on a broker of the test's own."""
+    made: list[Collector] = []
+
+    async def make(url: str, *, survives: bool = False) -> Collector:
+        found = Collector(url)
+        made.append(found)
+        await found.start(survives=survives)
+        return found
+
+    yield make
+    for found in made:
+        await found.bus.close()
 
 
 @pytest.fixture

@@ -91,6 +91,14 @@ async def test_a_range_is_fetched_on_request_and_waits_once(
         assert opens[-1] < end
         feeds = {feed["venue"]: feed for feed in (await http.get("/status", **own)).json()}
         assert feeds["binance"]["state"] == "live"
+        for scopes in (frozenset(), frozenset({"*"})):
+            user = {"headers": ingestor.headers("user", scopes)}
+            assert (await http.post("/feeds/binance/pause", **user)).status_code == 403
+            assert (await http.post("/feeds/binance/resume", **user)).status_code == 403
+            assert (await http.get("/feeds/binance/quarantine", **user)).status_code == 403
+        admin = {"headers": ingestor.headers("user", frozenset({"*", "admin"}))}
+        assert (await http.post("/feeds/coinbase/pause", **admin)).json()["paused"] is True
+        assert (await http.post("/feeds/coinbase/resume", **admin)).json()["paused"] is False
         assert (await http.post("/feeds/binance/pause", **own)).json() == {"venue": "binance", "paused": True}
         await eventually(lambda: collector.status["binance"].paused)
         await asyncio.sleep(1)

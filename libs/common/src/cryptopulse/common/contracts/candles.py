@@ -13,6 +13,11 @@ class Candle(Row):
 
     `complete` is False while trades of the bar are known to be missing. `revision` rises by 1 with every
     correction of a bar that was closed before. `first_id`/`last_id` are None where trades have no ids.
+
+    Not every venue tells everything of its past candles. `trades` 0 with a `volume` above 0 means: the count is not
+    known, and neither is `taker_buy_volume`, which is 0 then. Such a bar's `quote_volume` is estimated as volume x
+    (high + low + close) / 3 (Coinbase), or comes from the venue's VWAP (Kraken, which does count). Nothing of this
+    makes a bar incomplete: open, high, low, close and volume are the venue's own.
     """
 
     symbol: str

@@ -101,7 +101,11 @@ class CandleQuery(Parameters):
 
 
 class CandleRow(Answer):
-    """One candle. `complete` is false while trades of it are known to be missing; `revision` counts corrections."""
+    """One candle. `complete` is false while trades of it are known to be missing; `revision` counts corrections.
+
+    `trades` 0 with a volume above 0: the venue does not tell the count of its past candles, nor the taker's volume
+    (Coinbase); `quote_volume` is then estimated as volume x (high + low + close) / 3.
+    """
 
     open_time: Milliseconds
     open: DecimalText

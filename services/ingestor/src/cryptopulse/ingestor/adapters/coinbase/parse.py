@@ -170,7 +170,10 @@ def _status(row: wire.Product) -> InstrumentStatus:
 def candles(
     rows: Iterable[wire.CandleRow], symbol: str, interval: Interval, from_ms: int, before_ms: int
 ) -> list[Candle]:
-    """Closed candles ascending, each once, that open at or after `from_ms`. The venue gives no counts: `trades` is 0."""
+    """Closed candles ascending, each once, that open at or after `from_ms`.
+
+    The venue gives neither counts nor quote volumes: `trades` is 0, `quote_volume` the typical price times volume.
+    """
     found: dict[int, Candle] = {}
     for row in rows:
         open_ms = int(exact(row.start)) * 1_000
