@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Sequence
 
 import pytest
@@ -84,24 +83,15 @@ async def engine() -> AsyncIterator[TaEngine]:
 
 async def test_the_loop_goes_on_while_ta_computes(engine: TaEngine) -> None:
     bars = a_market(600)
-    longest = 0.0
-    done = False
-
-    async def beat() -> None:
-        nonlocal longest
-        while not done:
-            started = time.perf_counter()
-            await asyncio.sleep(0.005)
-            longest = max(longest, time.perf_counter() - started)
-
-    task = asyncio.create_task(beat())
-    found = await engine.series("kama", {"period": 10}, bars, ("BTC-USD",))
-    again = await engine.series("kama", {"period": 10}, bars, ("BTC-USD",))
-    done = True
-    await task
-    assert found is again
+    asked = asyncio.create_task(engine.series("kama", {"period": 10}, bars, ("BTC-USD",)))
+    turns = 0
+    while not asked.done():
+        await asyncio.sleep(0.001)
+        turns += 1
+    found = await asked
+    assert turns > 1
+    assert await engine.series("kama", {"period": 10}, bars, ("BTC-USD",)) is found
     assert found["kama"][-1] is not None
-    assert longest < 0.5
 
 
 async def test_too_few_bars_are_not_given_to_ta(engine: TaEngine) -> None:
