@@ -31,6 +31,8 @@ from cryptopulse.common.testing.tcp_proxy import TcpProxy
 from tests.faults.report import Pulse
 from tools.harness.system import ROOT, Backends, System
 
+BEHIND = ("ingestor", "indicators", "alerts", "portfolio")
+"""The services that others ask over HTTP."""
 FIVE = ("ingestor", "indicators", "alerts", "portfolio", "gateway")
 LOGS = ROOT / ".run" / "faults"
 """The logs of the newest session's processes stay here."""
@@ -212,6 +214,19 @@ class Stand(System):
         assert self.proxies is not None
         return self.proxies.by_name
 
+    def _environment(self) -> dict[str, str]:
+        """The services reach each other through proxies, as through a load balancer: `turn` points one elsewhere."""
+        found = super()._environment()
+        for service in BEHIND:
+            proxy = self.proxy[service]
+            proxy.target_port = self.ports[service]
+            found[f"{service.upper()}_URL"] = f"http://127.0.0.1:{proxy.port}"
+        return found
+
+    def turn(self, service: str, replica: str) -> None:
+        """New connections to a service go to this replica of it."""
+        self.proxy[service].target_port = self.ports[replica]
+
     def start(self, service: str) -> None:
         """Start a service, or its second replica by `<service>2`."""
         kind = service.removesuffix("2")
@@ -256,6 +271,8 @@ class Stand(System):
             self.servers.resume(name)
             if not server.is_running():
                 await self.servers.revive(name)
+        for service in BEHIND:
+            self.turn(service, service)
         for name in [name for name in self.processes if name.endswith("2")]:
             self.processes[name].send_signal(signal.SIGCONT)
             await self.retire(name)
@@ -375,6 +392,7 @@ async def running_stand() -> Any:
             "rabbitmq": servers.rabbitmq.amqp_port,
             "redis": servers.redis.port,
             "postgres": servers.postgres.port,
+            **dict.fromkeys(BEHIND, 0),
         }
         with Proxies(targets) as proxies:
             urls = {name: value for server in servers.all.values() for name, value in server.urls().items()}

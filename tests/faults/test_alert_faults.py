@@ -9,10 +9,10 @@ from collections import defaultdict
 from decimal import Decimal
 from typing import Any
 
-import httpx
 import pytest
 
 from tests.faults.report import Report, Stopwatch
+from tests.faults.rules import book_price, make_rules, play_path
 from tests.faults.stand import Stand
 from tools.harness.receiver import Receiver
 
@@ -20,47 +20,6 @@ pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.alerts]
 
 QUICK_KILLS, FULL_KILLS = 5, int(os.environ.get("CRYPTOPULSE_FAULT_KILLS", "50"))
 SECONDS_PER_KILL = 5.0
-RISE = Decimal("0.04")
-RULES_OF_A_KIND = 20
-
-
-async def book_price(stand: Stand) -> Decimal:
-    """The venue's newest trade."""
-    rows = await stand.control("GET", "/trades/binance/BTC-USDT", params={"limit": 1})
-    return Decimal(rows[-1]["price"])
-
-
-async def make_rules(
-    stand: Stand, headers: dict[str, str], url: str, base: Decimal
-) -> dict[str, tuple[str, Decimal]]:
-    """Rules over a rise of the price, thresholds evenly spread: rule -> (kind, threshold)."""
-    made = {}
-    for kind, more in (
-        ("once", {"trigger": "once"}),
-        ("cooldown", {"trigger": "recurring", "cooldown_seconds": 3_600}),
-    ):
-        for step in range(1, RULES_OF_A_KIND + 1):
-            threshold = (base * (1 + RISE * step / (RULES_OF_A_KIND + 1))).quantize(Decimal("0.01"))
-            rule = {
-                "symbol": "BTC-USDT",
-                "condition": {"type": "price_cross_up", "value": str(threshold)},
-                "webhook_url": url,
-                **more,
-            }
-            answer = await stand.client.post("/v1/alerts", json=rule, headers=headers)
-            assert answer.status_code == httpx.codes.CREATED, answer.text
-            assert answer.json()["source"] == "binance"
-            made[answer.json()["id"]] = (kind, threshold)
-
-    async def evaluated() -> bool:
-        rows = await stand.rows(
-            "SELECT count(*) AS n FROM alerts.rules WHERE id = ANY($1) AND (runtime->>'evaluated')::bool",
-            list(made),
-        )
-        return bool(rows[0]["n"] == len(made))
-
-    await stand.until(evaluated, what="all rules are evaluated", of="alerts")
-    return made
 
 
 async def events_of(stand: Stand, rules: dict[str, Any]) -> dict[str, list[str]]:
@@ -90,19 +49,11 @@ async def with_others(stand: Stand, kill: int, dice: random.Random) -> None:
 async def play(stand: Stand, dice: random.Random, kills: int, *, others: bool) -> None:
     """Kill and start the service at random moments while the price rises over all thresholds."""
     base = await book_price(stand)
-    seconds = kills * SECONDS_PER_KILL
     report = Report(14, f"alerts SIGKILL {kills} times" + (", broker and Postgres once" if others else ""))
     async with Receiver() as receiver:
         headers = stand.token(f"alerts-{dice.getrandbits(40)}")
         rules = await make_rules(stand, headers, receiver.url, base)
-        top = base * (1 + RISE)
-        script = {
-            "venue": "binance",
-            "symbol": "BTC-USDT",
-            "path": [[0, float(base)], [seconds, float(top)], [seconds + 3600, float(top)]],
-            "hold": True,
-        }
-        await stand.control("POST", "/script", json=script)
+        await play_path(stand, base, kills * SECONDS_PER_KILL)
         try:
             for kill in range(kills):
                 await asyncio.sleep(dice.uniform(0.2, SECONDS_PER_KILL - 2))

@@ -194,7 +194,7 @@ async def test_16_venues_hostile(stand: Stand, dice: random.Random) -> None:
         {"kind": "duplicate", "channel": "trade", "probability": 0.05},
         {"kind": "reorder", "channel": "trade", "probability": 0.03, "window": 4},
     )
-    sudden = (
+    sudden: tuple[dict[str, object], ...] = (
         {"kind": "cut"},
         {"kind": "close", "code": 1012},
         {"kind": "half_open"},
@@ -218,10 +218,10 @@ async def test_16_venues_hostile(stand: Stand, dice: random.Random) -> None:
         end, kill_at = loop.time() + VENUE_SECONDS, loop.time() + VENUE_SECONDS / 2
         while loop.time() < end:
             fault = dice.choice(sudden)
-            venue = "binance" if fault.get("symbol") or fault["kind"] == "server_shutdown" else None
-            await stand.control(
-                "POST", "/fault", json={**fault, "venue": venue or dice.choice(("binance", "coinbase"))}
-            )
+            venue = dice.choice(("binance", "coinbase"))
+            if "symbol" in fault or fault["kind"] == "server_shutdown":
+                venue = "binance"
+            await stand.control("POST", "/fault", json={**fault, "venue": venue})
             await asyncio.sleep(dice.uniform(2, 5))
             if loop.time() > kill_at:
                 repaired[0] += await stand.count("ingestor", "cryptopulse_trades_repaired_total")
