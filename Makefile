@@ -19,7 +19,7 @@ LOCK_FLAGS := --quiet --universal --generate-hashes --python-version 3.11 --no-h
 	--no-emit-find-links --no-emit-package cryptopulse-common
 # Integration tests mostly wait for servers, so more of them run at once than there are cores.
 WORKERS ?= 4
-STEPS ?= lint unit contract architecture integration e2e
+STEPS ?= lint unit contract architecture deploy deploy-check integration e2e
 
 ##@ Daily
 
@@ -52,6 +52,15 @@ contract: venv ## golden messages, published schemas, parsers
 
 architecture: venv ## the floors bite, the house rules hold
 	@$(PYTEST) $(call tests_of,architecture) $(ARGS)
+
+deploy: venv ## compose, ECS templates with planted mistakes, rules and dashboards, offline
+	@$(PYTEST) $(call tests_of,deploy) $(ARGS)
+
+deploy-check: venv ## hadolint, cfn-lint, checkov, compose schema, moto, promtool: in an environment of their own
+	@deploy/checks/run
+
+images-native: venv system ## what each image would hold, installed and started without Docker: minutes
+	@exec $(PY) -m tools.local_stack exec --tied -- $(PY) -m pytest -q -s $(call tests_of,images) $(ARGS)
 
 integration: venv ## on real RabbitMQ, Redis and Postgres
 	@$(PYTEST) -n $(WORKERS) --dist loadfile --durations=20 $(call tests_of,integration) $(ARGS)
@@ -105,6 +114,7 @@ lock: venv ## resolve again: requirements.lock, then one per service as a part o
 docs: venv ## write docs/asyncapi.json, docs/openapi.json and .env.example anew
 	@$(PY) -m tools.local_stack example
 	@$(PY) -m tools.docs
+	@$(PY) -m tools.docs.compose
 
 clean: venv ## remove what tests and runs left; data of `make run` included
 	@[ ! -d .run ] || $(PY) -m tools.local_stack clean
@@ -125,5 +135,5 @@ down: ## stop the containers, keep the data
 logs: ## follow the containers' logs
 	@docker compose logs --follow --tail 100
 
-.PHONY: help run test fmt lint unit contract architecture integration e2e faults readme coverage bench bench-quick faults-quick venv system \
+.PHONY: help run test fmt lint unit contract architecture deploy deploy-check images-native integration e2e faults readme coverage bench bench-quick faults-quick venv system \
 	lock docs clean up down logs

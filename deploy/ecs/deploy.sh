@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # deploy/ecs/deploy.sh: validates, and deploys the stacks of a stage in their order. See README.md beside it.
-#   deploy.sh [--dry-run] --params params/small.json --release 1.4.0 --registry 123.dkr.ecr.eu-central-1.amazonaws.com [STACK...]
+#   deploy.sh [--dry-run] --params params/small.json --release 1.4.0 --registry REGISTRY [STACK...]
 # Without STACK all of them: network data platform migrate ingestor indicators portfolio alerts gateway.
 # A parameter is taken from the file (section of the stack, then "all"), from NAME=VALUE in --set, or from the output of
 # the same name of an earlier stack. --dry-run talks to nobody: it prints what would be called.
