@@ -5,6 +5,11 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import pytest
+
+from cryptopulse.common.contracts.http.portfolio import ROUTES
+from cryptopulse.common.contracts.http.spec import RouteSpec
+
 
 async def test_entry_and_default_portfolio(service: Any) -> None:
     await service.price("BTC", "60000", change="10")
@@ -184,31 +189,47 @@ async def test_a_stale_price_is_null_and_named(service: Any) -> None:
     assert body["totals"]["complete"] is False
 
 
-async def test_another_users_ids_look_like_missing_ones_on_every_route(service: Any) -> None:
+BODIES = {
+    "update_portfolio": '{"name":"x"}',
+    "create_transaction": '{"type":"buy","asset":"BTC","quantity":"1","price":"1"}',
+    "update_transaction": '{"note":"x"}',
+    "import_transactions": "timestamp,type,asset,quantity,price,currency,counter_asset,counter_quantity,fee,fee_asset,account,note\n"
+    "2024-01-01T00:00:00Z,buy,BTC,1,1,USD,,,,,,",
+}
+
+
+@pytest.mark.parametrize(
+    "spec", [s for s in ROUTES if "portfolio_id" in s.path], ids=lambda s: s.operation_id
+)
+async def test_another_users_ids_look_like_missing_ones(service: Any, spec: RouteSpec) -> None:
+    """Every route that names a portfolio, and the things below it also under a portfolio of one's own."""
     alice, mallory = service.as_user("alice"), service.as_user("mallory")
     number = await a_portfolio(alice)
     own = await a_portfolio(mallory)
-    transaction = (await add(alice, number)).json()["id"]
-    body = json.dumps({"type": "buy", "asset": "BTC", "quantity": "1", "price": "1"})
-    calls = [
-        ("GET", "/portfolios/{p}", None), ("PATCH", "/portfolios/{p}", '{"name":"x"}'), ("DELETE", "/portfolios/{p}", None),
-        ("GET", "/portfolios/{p}/transactions", None), ("POST", "/portfolios/{p}/transactions", body),
-        ("GET", "/portfolios/{p}/transactions/{t}", None), ("PATCH", "/portfolios/{p}/transactions/{t}", '{"note":"x"}'),
-        ("DELETE", "/portfolios/{p}/transactions/{t}", None), ("GET", "/portfolios/{p}/transactions/{t}/revisions", None),
-        ("GET", "/portfolios/{p}/holdings", None), ("GET", "/portfolios/{p}/allocation", None),
-    ]  # fmt: skip
-    for method, path, content in calls:
-        answers = []
-        for p in (number, 987654321):
-            found = await mallory.request(method, path.format(p=p, t=transaction), content=content)
-            assert found.status_code == 404, (method, path, found.text)
-            answers.append({k: v for k, v in found.json().items() if k not in {"request_id", "instance"}})
-        assert answers[0] == answers[1]
-        if "{t}" in path:
-            nested = await mallory.request(method, path.format(p=own, t=transaction), content=content)
-            assert nested.status_code == 404, (method, path)
-    assert (await alice.get(f"/portfolios/{number}/transactions/{transaction}")).status_code == 200
+    ids = {"transaction_id": (await add(alice, number)).json()["id"], "job_id": 1}
+    if "job_id" in spec.path:
+        big = BODIES["import_transactions"] + "\n" * 300_000
+        taken = await alice.post(f"/portfolios/{number}/transactions/import", content=big)
+        ids["job_id"] = taken.json()["id"]
+    query = {"commit": "true"} if spec.operation_id == "import_transactions" else {}
+    content = BODIES.get(spec.operation_id)
+
+    async def ask(client: Any, portfolio: int) -> Any:
+        path = spec.path.format(portfolio_id=portfolio, **ids)
+        return await client.request(spec.method, path, content=content, params=query)
+
+    before = (await alice.get(f"/portfolios/{number}")).json()
+    answers = []
+    for portfolio in (number, 987654321):
+        found = await ask(mallory, portfolio)
+        assert found.status_code == 404, found.text
+        answers.append({k: v for k, v in found.json().items() if k not in {"request_id", "instance"}})
+    assert answers[0] == answers[1]
+    if len(spec.parameters) > 1:
+        assert (await ask(mallory, own)).status_code == 404
+    assert (await alice.get(f"/portfolios/{number}")).json() == before
     assert [p["id"] for p in (await mallory.get("/portfolios")).json()["data"]] == [own]
+    assert (await ask(alice, number)).status_code < 300
 
 
 async def test_refusals_of_callers(service: Any) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import csv
 import io
 import json
-import time
 from typing import Any
+
+import asyncpg
 
 COLUMNS = (
     "timestamp,type,asset,quantity,price,currency,counter_asset,counter_quantity,fee,fee_asset,account,note"
@@ -123,19 +125,71 @@ async def test_a_file_of_another_user_or_of_no_kind_is_refused(service: Any) -> 
     assert (await send(alice, number, "a,b\n1,2\n")).json()["code"] == "unknown-format"
 
 
-async def test_a_long_file_is_recorded_in_bounded_time(service: Any) -> None:
-    await service.price("BTC", "300")
-    alice = service.as_user()
-    number = await a_portfolio(alice)
+def long_file(count: int) -> str:
     rows = [
         f"2024-01-{1 + n % 28:02d}T{n // 1200 % 24:02d}:{n // 20 % 60:02d}:{n % 20:02d}Z,buy,BTC,0.001,{100 + n % 50},USD,,,,,a{n % 3},"
-        for n in range(5_000)
+        for n in range(count)
     ]
-    started = time.perf_counter()
-    done = (await send(alice, number, COLUMNS + "\n" + "\n".join(rows), commit="true")).json()
-    took = time.perf_counter() - started
-    print(f"5,000 rows in {took:.2f} s")
-    assert (done["recorded"], done["truncated"], len(done["rows"])) == (5_000, True, 1_000)
+    return COLUMNS + "\n" + "\n".join(rows)
+
+
+async def finished(client: Any, number: int, job: int) -> dict[str, Any]:
+    async with asyncio.timeout(60):
+        while True:
+            found = (await client.get(f"/portfolios/{number}/imports/{job}")).json()
+            if found["state"] in {"done", "failed"}:
+                return dict(found)
+            await asyncio.sleep(0.1)
+
+
+async def test_a_long_file_is_imported_in_the_background_as_a_whole(service: Any) -> None:
+    await service.price("BTC", "300")
+    alice, mallory = service.as_user(), service.as_user("mallory")
+    number = await a_portfolio(alice)
+    text = long_file(6_000) + "\n2024-02-01T00:00:00Z,sell,BTC,7,100,USD,,,,,a0,"
+    taken = await send(alice, number, text, commit="true")
+    assert taken.status_code == 202, taken.text
+    job = taken.json()
+    assert (job["state"], job["result"], job["problem"]) == ("waiting", None, None)
+    assert (await mallory.get(f"/portfolios/{number}/imports/{job['id']}")).status_code == 404
+    other = await a_portfolio(alice)
+    assert (await alice.get(f"/portfolios/{other}/imports/{job['id']}")).status_code == 404
+    done = await finished(alice, number, job["id"])
+    assert done["state"] == "done", done
+    result = done["result"]
+    assert (result["recorded"], result["errors"], result["truncated"], len(result["rows"])) == (
+        6_000,
+        1,
+        True,
+        1_000,
+    )
+    assert result["rows"][0]["code"] == "oversold"
     held = (await alice.get(f"/portfolios/{number}/holdings")).json()
-    assert held["holdings"][0]["quantity"] == "5"
-    assert took < 20
+    assert held["holdings"][0]["quantity"] == "6"
+    again = await finished(alice, number, (await send(alice, number, text, commit="true")).json()["id"])
+    assert (again["result"]["recorded"], again["result"]["duplicates"]) == (0, 6_000)
+
+
+async def test_a_long_file_of_no_kind_fails_with_its_reason(service: Any) -> None:
+    alice = service.as_user()
+    number = await a_portfolio(alice)
+    taken = await send(alice, number, "a,b\n" + "1,2\n" * 100_000, commit="true")
+    assert taken.status_code == 202
+    failed = await finished(alice, number, taken.json()["id"])
+    assert (failed["state"], failed["problem"]["code"]) == ("failed", "unknown-format")
+
+
+async def test_an_import_whose_process_died_reads_as_interrupted(service: Any, postgres_db: str) -> None:
+    alice = service.as_user()
+    number = await a_portfolio(alice)
+    connection = await asyncpg.connect(postgres_db)
+    try:
+        job = await connection.fetchval(
+            "INSERT INTO portfolio.import_job (portfolio_id, owner_id, state, updated_at) "
+            "VALUES ($1, 'alice', 'running', now() - interval '2 minutes') RETURNING id",
+            number,
+        )
+    finally:
+        await connection.close()
+    found = (await alice.get(f"/portfolios/{number}/imports/{job}")).json()
+    assert (found["state"], found["problem"]["code"]) == ("failed", "interrupted")

@@ -6,6 +6,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from cryptopulse.common.bus.protocols import Subscription
 from cryptopulse.common.bus.rabbit import RabbitBus
 from cryptopulse.common.cache import client as cache
 from cryptopulse.common.contracts.topics import PORTFOLIO_EVENTS, PRICES, Queue
@@ -24,6 +25,7 @@ from cryptopulse.portfolio.adapters.price_reader import RedisPriceReader
 from cryptopulse.portfolio.adapters.wanted import IngestorWantedCoins
 from cryptopulse.portfolio.adapters.watched import PostgresWatchedBooks
 from cryptopulse.portfolio.application.gains import GainsReader
+from cryptopulse.portfolio.application.imports.jobs import ImportJobs
 from cryptopulse.portfolio.application.imports.use_case import Importer
 from cryptopulse.portfolio.application.ledger import Ledger
 from cryptopulse.portfolio.application.live import LiveValues
@@ -34,7 +36,7 @@ from cryptopulse.portfolio.domain.money import use_money_context
 from cryptopulse.portfolio.entrypoints.books_http import BooksHttp
 from cryptopulse.portfolio.entrypoints.gains_http import GainsHttp
 from cryptopulse.portfolio.entrypoints.http import routes
-from cryptopulse.portfolio.entrypoints.imports_http import ImportsHttp
+from cryptopulse.portfolio.entrypoints.imports_http import ImportsHttp, import_response
 from cryptopulse.portfolio.entrypoints.reports_http import ReportsHttp
 from cryptopulse.portfolio.settings import PortfolioSettings
 
@@ -73,6 +75,8 @@ async def build(settings: PortfolioSettings, runtime: Runtime) -> AsyncIterator[
         limit=settings.watched_limit, interval_seconds=settings.live_interval_seconds, epoch=int(time.time() * 1000),
     )  # fmt: skip
     relay = OutboxRelay(database, bus)
+    importer = Importer(books, ledger, prices, closes, catalogue, clock)
+    jobs = ImportJobs(importer, books, clock, lambda found: import_response(found).model_dump_json().encode())
 
     handlers = [
         BooksHttp(books, ledger, catalogue, Cursor(settings.internal_jwt_secret)),
@@ -80,7 +84,7 @@ async def build(settings: PortfolioSettings, runtime: Runtime) -> AsyncIterator[
         GainsHttp(
             books, GainsReader(books, valuer, clock), Performer(books, prices, closes, catalogue, clock)
         ),
-        ImportsHttp(Importer(books, ledger, prices, closes, catalogue, clock)),
+        ImportsHttp(importer, jobs),
     ]
     runtime.app.include_router(routes(handlers))
     runtime.check("postgres", database.check)
@@ -92,18 +96,12 @@ async def build(settings: PortfolioSettings, runtime: Runtime) -> AsyncIterator[
     runtime.loop("wanted", wanted.run)
     runtime.loop("live", live.run)
     runtime.loop("outbox", relay.run)
+    runtime.loop("imports", jobs.run, stall_seconds=120)
 
     await database.start()
     await pinger.start()
     await bus.start()
-    everything = Queue(
-        consumer=runtime.name, topic=PRICES, bindings=("batch.#",), exclusive=True, max_length=200
-    )
-    changes = Queue(consumer=runtime.name, topic=PORTFOLIO_EVENTS, bindings=("portfolio.#",), exclusive=True)
-    subscriptions = [
-        await bus.subscribe(everything, board.on_prices, name="prices"),
-        await bus.subscribe(changes, ChangeListener(live).on_change, name="changes"),
-    ]
+    subscriptions = await _subscribed(bus, board, live, runtime.name)
     runtime.on_drain("outbox", relay.drain, timeout_seconds=3.0)
     try:
         yield
@@ -116,3 +114,13 @@ async def build(settings: PortfolioSettings, runtime: Runtime) -> AsyncIterator[
         await pinger.close()
         await redis.aclose()
         await database.close()
+
+
+async def _subscribed(bus: RabbitBus, board: PriceBoard, live: LiveValues, name: str) -> list[Subscription]:
+    """All prices, and what changed in any book, on queues of this replica's own."""
+    prices = Queue(consumer=name, topic=PRICES, bindings=("batch.#",), exclusive=True, max_length=200)
+    changes = Queue(consumer=name, topic=PORTFOLIO_EVENTS, bindings=("portfolio.#",), exclusive=True)
+    return [
+        await bus.subscribe(prices, board.on_prices, name="prices"),
+        await bus.subscribe(changes, ChangeListener(live).on_change, name="changes"),
+    ]

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 
 from cryptopulse.common.database.pool import Database
 from cryptopulse.portfolio.adapters.book_statements import BookStatements
+from cryptopulse.portfolio.adapters.job_statements import JobStatements
 from cryptopulse.portfolio.adapters.ledger_statements import LedgerStatements
 from cryptopulse.portfolio.adapters.leg_cache import LegCache
 from cryptopulse.portfolio.adapters.portfolio_statements import PortfolioStatements
@@ -15,7 +16,7 @@ LEGS_KEPT = 100_000
 """Parsed legs kept in memory for the next write, some 70 MB."""
 
 
-class PostgresUnit(PortfolioStatements, LedgerStatements, BookStatements):
+class PostgresUnit(PortfolioStatements, LedgerStatements, BookStatements, JobStatements):
     """The statements of one unit of work."""
 
 

@@ -89,6 +89,21 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
+class ImportJob:
+    """A file that is imported in the background. `result` is the answer as it is sent, once `state` is `done`."""
+
+    id: int
+    portfolio_id: int
+    state: str
+    rows_read: int
+    result: bytes | None
+    problem_code: str | None
+    problem: str | None
+    created_at: datetime
+    updated_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class NewPortfolio:
     """What a portfolio starts with."""
 
@@ -222,6 +237,21 @@ class Unit(Protocol):
     async def announce(self, event: PortfolioChanged) -> None:
         """Put the change into the outbox."""
         ...
+
+    async def new_job(self, portfolio_id: int) -> int: ...
+    async def job(self, portfolio_id: int, job_id: int) -> ImportJob:
+        """Raises `NotFound`."""
+        ...
+
+    async def update_job(
+        self,
+        job_id: int,
+        state: str,
+        *,
+        rows_read: int | None = None,
+        result: bytes | None = None,
+        problem: tuple[str, str] | None = None,
+    ) -> None: ...
 
 
 class Books(Protocol):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -30,6 +31,9 @@ from cryptopulse.portfolio.domain.valuation import Position
 
 SEGMENT: Final = 500
 """Postings per segment: a write at the end of a book replays at most this many."""
+
+LONG_REPLAY: Final = 15_000
+"""More postings are replayed beside the loop, so that others are served meanwhile."""
 
 _encode: Final = msgspec.msgpack.Encoder().encode
 _states: Final = msgspec.msgpack.Decoder(list[AssetRow])
@@ -79,15 +83,12 @@ async def rebuild(unit: Unit, portfolio: Portfolio, touched: Touched) -> None:
     for asset in touched:
         old = stored.get(asset)
         assets |= {name for name, component in stored.items() if component == old} if old else set()
-    done: set[str] = set()
-    for asset in sorted(assets):
-        group = groups[asset]
-        if group[0] in done:
-            continue
-        done.add(group[0])
-        await _rebuild_group(unit, portfolio, group, touched, stored)
-    for component in {stored[asset] for asset in assets if asset in stored} - done:
+    wanted = {groups[asset][0]: groups[asset] for asset in assets}
+    # First what is grouped otherwise now: its positions would stand in the way of those of the new groups.
+    for component in {stored[asset] for asset in assets if asset in stored} - wanted.keys():
         await unit.drop_component(portfolio.id, component)
+    for _, group in sorted(wanted.items()):
+        await _rebuild_group(unit, portfolio, group, touched, stored)
 
 
 async def _rebuild_group(
@@ -106,7 +107,10 @@ async def _rebuild_group(
     policy = portfolio.policy()
     base = restore(policy, _states.decode(start.state)) if start and start.state else None
     from_no = start.no + 1 if start else 0
-    book, segments = replayed(base or Book(policy), postings, from_no)
+    if len(postings) > LONG_REPLAY:
+        book, segments = await asyncio.to_thread(replayed, base or Book(policy), postings, from_no)
+    else:
+        book, segments = replayed(base or Book(policy), postings, from_no)
     if not postings and start is None:
         await unit.drop_component(portfolio.id, component)
         return

@@ -297,6 +297,29 @@ class ImportResponse(_Out):
     last_at: TimeOut | None = None
 
 
+class ImportProblem(_Out):
+    """Why nothing was recorded."""
+
+    code: str
+    detail: str
+
+
+class ImportJobResponse(_Out):
+    """A long file that is imported in the background. `result` is there when it is `done`, `problem` when it `failed`.
+
+    A file is recorded as a whole: what failed recorded nothing, and sending it again never doubles anything.
+    """
+
+    id: int
+    portfolio_id: int
+    state: Literal["waiting", "running", "done", "failed"]
+    rows_read: int
+    result: ImportResponse | None = None
+    problem: ImportProblem | None = None
+    created_at: TimeOut
+    updated_at: TimeOut
+
+
 class ExportQuery(_In):
     """The form of the export."""
 

@@ -21,6 +21,8 @@ class RouteSpec:
     call in its rate-limit `bucket`. `request`, `response` and `query` are pydantic models, None where there is no
     body or no query; `media_types` are those of the request body, `response_media_types` those of the answer.
     `errors` lists the status codes of its problem documents. `public` False keeps a route inside: the gateway skips it.
+    `body_limit` is the largest body in bytes where it is not the usual one. `more_responses` are other answers than
+    `status`, each with its model.
     """
 
     method: Method
@@ -40,6 +42,8 @@ class RouteSpec:
     errors: tuple[int, ...] = READ_ERRORS
     response_media_types: tuple[str, ...] = ("application/json",)
     public: bool = True
+    body_limit: int | None = None
+    more_responses: tuple[tuple[int, type], ...] = ()
 
     @property
     def parameters(self) -> tuple[str, ...]:

@@ -113,6 +113,7 @@ def _schemas(operations: list[Operation]) -> tuple[dict[tuple[Any, str], str], d
         for kind, mode in (
             (operation.spec.request, "validation"),
             (operation.spec.response, "serialization"),
+            *((model, "serialization") for _, model in operation.spec.more_responses),
         ):
             if kind is not None and (kind, mode) not in wanted:
                 wanted.append((kind, mode))
@@ -233,6 +234,9 @@ def _responses(spec: RouteSpec, names: Mapping[tuple[Any, str], str]) -> dict[st
             for kind in spec.response_media_types
         }
     found: dict[str, Any] = {str(spec.status): answer}
+    for status, model in spec.more_responses:
+        content = {"application/json": {"schema": {"$ref": names[model, "serialization"]}}}
+        found[str(status)] = {"description": "Taken in" if status == 202 else "Done", "content": content}
     if spec.path == "/v1/prices/{symbol}":
         found["304"] = {"description": "Not changed since the version of `If-None-Match`"}
     problem = {_PROBLEM: {"schema": {"$ref": REF.format(model="Problem")}}}

@@ -205,7 +205,7 @@ async def _read(request: Request, spec: RouteSpec) -> bytes:
     """The body, bounded while it streams in; its type must be one that the endpoint takes."""
     if spec.method in {"GET", "DELETE"} and "content-length" not in request.headers:
         return b""
-    limit = IMPORT_BYTES if spec.bucket == "imports" else BODY_BYTES
+    limit = spec.body_limit or (IMPORT_BYTES if spec.bucket == "imports" else BODY_BYTES)
     declared = request.headers.get("content-length", "0")
     if declared.isdigit() and int(declared) > limit:
         raise HTTPException(413, f"the body holds at most {limit} bytes")

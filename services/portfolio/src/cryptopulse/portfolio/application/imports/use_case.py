@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Final
@@ -60,6 +60,13 @@ class Imported:
     counts: Counter[str] = field(default_factory=Counter)
     first_us: int | None = None
     last_us: int | None = None
+    rows: int = 0
+
+
+Progress = Callable[[int], Awaitable[None]]
+"""Told now and then how many rows were read."""
+Finish = Callable[[Unit, Imported], Awaitable[None]]
+"""Called with the outcome inside the unit of work that records it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +133,14 @@ class Importer:
         self._catalogue = catalogue
         self._clock = clock
 
-    async def run(self, owner_id: str, portfolio_id: int, request: Request) -> Imported:
+    async def run(
+        self,
+        owner_id: str,
+        portfolio_id: int,
+        request: Request,
+        progress: Progress | None = None,
+        finish: Finish | None = None,
+    ) -> Imported:
         """Raises `NotFound`, `Invalid` for a file that cannot be read at all, `PreconditionFailed`."""
         async with self._books.unit(owner_id, readonly=True) as unit:
             portfolio = await unit.portfolio(portfolio_id)
@@ -139,7 +153,9 @@ class Importer:
             await prepared.take(outcome)
             if number % BREATHE_EVERY == 0:
                 await asyncio.sleep(0)
-        async with self._books.unit(owner_id, readonly=not request.commit) as unit:
+                if progress is not None:
+                    await progress(outcome.row)
+        async with self._books.unit(owner_id, readonly=not request.commit and finish is None) as unit:
             if request.commit:
                 portfolio = await unit.next_version(portfolio_id, request.if_match)
             good = await self._screened(unit, portfolio, prepared)
@@ -149,7 +165,10 @@ class Importer:
                 )
                 for item, new_id in zip(good, ids, strict=True):
                     item.verdict.status, item.verdict.transaction_id = "recorded", new_id
-        return _imported(portfolio, name, encoding, request.commit, prepared.verdicts)
+            found = _imported(portfolio, name, encoding, request.commit, prepared.verdicts)
+            if finish is not None:
+                await finish(unit, found)
+        return found
 
     async def _screened(self, unit: Unit, portfolio: Portfolio, prepared: _Prepared) -> list[_Item]:
         """Mark duplicates and what the books cannot take; what is left may be recorded."""
@@ -295,8 +314,9 @@ def _imported(
 ) -> Imported:
     times = [v.transaction.at_us for v in verdicts if v.transaction is not None]
     order = {"error": 0, "duplicate": 1, "ready": 2, "recorded": 2, "ignored": 3}
+    rows = max((v.row for v in verdicts), default=0)
     verdicts.sort(key=lambda v: (order[v.status], v.row))
     return Imported(
         portfolio, name, encoding, committed, verdicts, Counter(v.status for v in verdicts),
-        min(times, default=None), max(times, default=None),
+        min(times, default=None), max(times, default=None), rows,
     )  # fmt: skip
