@@ -16,7 +16,13 @@ from cryptopulse.common.clock import SystemClock
 from cryptopulse.common.errors import UpstreamUnavailable
 from cryptopulse.common.testing.tcp_proxy import TcpProxy
 from cryptopulse.ingestor.adapters.quota_store import QuotaStore
-from cryptopulse.ingestor.adapters.redis_stores import RedisLastIds, RedisLease, RedisWanted
+from cryptopulse.ingestor.adapters.redis_stores import (
+    RedisHistoryMarks,
+    RedisLastIds,
+    RedisLease,
+    RedisWanted,
+)
+from cryptopulse.ingestor.domain.history import Covered
 from cryptopulse.ingestor.domain.quota import PoolRule, Priority
 from tools.venue_sim.testing import Simulation, running_simulator
 
@@ -279,6 +285,39 @@ async def test_a_lease_has_one_owner_and_rising_epochs(redis_db: str) -> None:
     assert later is not None
     assert later > epoch
     assert await one.take("binance", "1/1") is None
+    await redis.aclose()
+
+
+async def test_a_restart_fetches_only_the_history_that_is_new(
+    sim: Simulation, collector: Any, ingestor: Any, eventually: Any
+) -> None:
+    ingestor.environment |= sim.environment()
+    settings = {"SYMBOLS": "BTC-USDT", "CRYPTOPULSE_INGESTOR_VENUES": "binance"}
+    settings |= {
+        "CRYPTOPULSE_INGESTOR_HISTORY_MINUTES_DAYS": "2",
+        "CRYPTOPULSE_INGESTOR_HISTORY_DAYS_DAYS": "30",
+    }
+    await ingestor.start(**settings)
+    await eventually(lambda: _history_done(collector, "binance"), 60)
+    first = len(collector.history)
+    assert first >= 4
+    assert await ingestor.stop() == 0
+    collector.status.clear()
+    await ingestor.start(**settings)
+    await eventually(lambda: _history_done(collector, "binance"), 60)
+    await asyncio.sleep(0.5)
+    again = collector.history[first:]
+    assert {page.interval for page in again} <= {"1m", "1h"}
+    assert sum(len(page.candles) for page in again) <= 1_000
+    assert len(again) <= 2
+
+
+async def test_marks_of_history_are_kept_apart_for_the_simulator(redis_db: str) -> None:
+    redis = connect(redis_db)
+    live, simulated = RedisHistoryMarks(redis, simulated=False), RedisHistoryMarks(redis, simulated=True)
+    await live.save("binance", "BTC-USDT", "1m", Covered(((1, 5), (7, 9))))
+    assert await live.load("binance") == {("BTC-USDT", "1m"): Covered(((1, 5), (7, 9)))}
+    assert await simulated.load("binance") == {}
     await redis.aclose()
 
 

@@ -14,14 +14,14 @@ from cryptopulse.common.contracts.base import Message
 from cryptopulse.common.contracts.candles import Candle, HistoryBatch
 from cryptopulse.common.contracts.ticks import Quote, TickBatch, Trade
 from cryptopulse.common.contracts.topics import Topic
-from cryptopulse.common.errors import BusUnavailable, Invalid, NotFound, UpstreamUnavailable
+from cryptopulse.common.errors import BusUnavailable, Invalid, NotFound, StoreUnavailable, UpstreamUnavailable
 from cryptopulse.ingestor.application.backfill import Backfill, HistoryDepth
 from cryptopulse.ingestor.application.ingest import Ingest
 from cryptopulse.ingestor.application.publish import FLUSH_TICKS, ShardPublisher, TickTopics
 from cryptopulse.ingestor.application.window import RECENT_BATCHES, RECENT_SECONDS
 from cryptopulse.ingestor.domain.buffering import TickBuffer
 from cryptopulse.ingestor.domain.clock_offset import ClockOffset
-from cryptopulse.ingestor.domain.history import Series
+from cryptopulse.ingestor.domain.history import Covered, Series
 
 AT = 1_700_000_000_000_000
 
@@ -305,9 +305,83 @@ async def work(backfill: Backfill, seconds: float = 0.2) -> None:
     await asyncio.gather(task, return_exceptions=True)
 
 
-def a_backfill(venue: FakeVenue, bus: FakeBus) -> Backfill:
+class FakeMarks:
+    """Marks in memory; away when told."""
+
+    def __init__(self) -> None:
+        self.kept: dict[tuple[str, str], Covered] = {}
+        self.away = False
+        self.on_save: Callable[[], None] = bool
+
+    async def load(self, venue: str) -> dict[tuple[str, str], Covered]:
+        if self.away:
+            raise StoreUnavailable("away")
+        return dict(self.kept)
+
+    async def save(self, venue: str, symbol: str, interval: str, covered: Covered) -> None:
+        if self.away:
+            raise StoreUnavailable("away")
+        self.kept[symbol, interval] = covered
+        self.on_save()
+
+
+def a_backfill(venue: FakeVenue, bus: FakeBus, marks: FakeMarks | None = None, *, now: int = NOW) -> Backfill:
     fake: Any = venue
-    return Backfill([fake], bus, ManualClock(NOW), HistoryDepth(0, 2, 0), shards=4, simulated=True)
+    depth = HistoryDepth(0, 2, 0)
+    return Backfill(
+        [fake], bus, ManualClock(now), depth, marks=marks or FakeMarks(), shards=4, simulated=True
+    )
+
+
+async def test_history_goes_on_after_a_restart_where_the_bus_had_confirmed_it() -> None:
+    bus, venue, marks = FakeBus(), FakeVenue(0), FakeMarks()
+    first = a_backfill(venue, bus, marks)
+    first.first_sight("v", ["BTC-USD"])
+    marks.on_save = lambda: setattr(bus, "away", 10**6 if len(bus.sent) == 2 else 0)
+    await work(first, 0.05)
+    assert marks.kept == {("BTC-USD", "1h"): Covered(((NOW - 20 * HOUR, NOW),))}
+    bus.away = 0
+    venue.asked.clear()
+    again = a_backfill(venue, bus, marks, now=NOW + 3 * HOUR)
+    again.first_sight("v", ["BTC-USD"])
+    await work(again, 0.3)
+    day = NOW - 45 * HOUR
+    assert venue.asked[0] == (NOW - 7 * HOUR, NOW + 3 * HOUR)
+    assert venue.asked[1:] == [
+        (NOW - 30 * HOUR, NOW - 20 * HOUR), (NOW - 40 * HOUR, NOW - 30 * HOUR), (day, NOW - 40 * HOUR),
+    ]  # fmt: skip
+    assert [message.final for _, message, _, _ in bus.sent[-4:]] == [False, False, False, True]
+    progress = again.progress("v")
+    assert progress is not None
+    assert (progress.series_total, progress.series_done) == (1, 1)
+    venue.asked.clear()
+    third = a_backfill(venue, bus, marks, now=NOW + 3 * HOUR)
+    third.first_sight("v", ["BTC-USD"])
+    third.ask(Series("v", "ETH-USD", "1h", NOW - 5 * HOUR, NOW, "request"))
+    await work(third)
+    assert venue.asked == [(NOW - 5 * HOUR, NOW)]
+
+
+async def test_without_the_store_history_is_fetched_all_the_same() -> None:
+    bus, venue, marks = FakeBus(), FakeVenue(0), FakeMarks()
+    marks.away = True
+    backfill = a_backfill(venue, bus, marks)
+    backfill.first_sight("v", ["BTC-USD"])
+    await work(backfill)
+    assert len(venue.asked) == 5
+
+
+def test_covered_ranges_join_and_are_bounded() -> None:
+    covered = Covered().and_also(10, 20).and_also(30, 40)
+    assert (covered.below(40), covered.below(35), covered.below(30), covered.below(25)) == (30, 30, 30, 25)
+    assert covered.and_also(20, 30) == Covered(((10, 40),))
+    assert Covered.parse(str(covered)) == covered
+    assert Covered.parse("x:1,5:2,7:9,") == Covered(((7, 9),))
+    many = Covered()
+    for n in range(100):
+        many = many.and_also(n * 10, n * 10 + 5)
+    assert len(many.ranges) == 8
+    assert many.below(995) == 990
 
 
 async def test_history_is_fetched_newest_first_through_failures_and_stops_where_the_venue_has_no_more() -> (

@@ -18,7 +18,12 @@ from cryptopulse.common.runtime import Check, Runtime
 from cryptopulse.common.security.identity import InternalVerifier, authenticate
 from cryptopulse.ingestor.adapters.coingecko import feed as coingecko
 from cryptopulse.ingestor.adapters.quota_store import QuotaStore
-from cryptopulse.ingestor.adapters.redis_stores import RedisLastIds, RedisLease, RedisWanted
+from cryptopulse.ingestor.adapters.redis_stores import (
+    RedisHistoryMarks,
+    RedisLastIds,
+    RedisLease,
+    RedisWanted,
+)
 from cryptopulse.ingestor.adapters.registry import VENUES, Parts
 from cryptopulse.ingestor.adapters.rest import ProxiedHttp
 from cryptopulse.ingestor.adapters.sockets import PicowsSockets
@@ -102,7 +107,10 @@ async def build(settings: Settings, runtime: Runtime) -> AsyncIterator[None]:
     depth = HistoryDepth(
         settings.history_minutes_days, settings.history_hours_days, settings.history_days_days
     )
-    history = Backfill(venues, bus, clock, depth, shards=settings.shards, simulated=base.simulated)
+    marks = RedisHistoryMarks(redis, simulated=base.simulated)
+    history = Backfill(
+        venues, bus, clock, depth, marks=marks, shards=settings.shards, simulated=base.simulated
+    )
     ingests: dict[str, Ingest] = {}
     feeds = [_feed(base, venue, history, ingests) for venue in venues]
     all_publishers = [p for ingest in ingests.values() for p in ingest.publishers]

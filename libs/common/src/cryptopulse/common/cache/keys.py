@@ -94,6 +94,11 @@ def last_trade_ids(venue: str) -> str:
     return f"cp:lastid:{venue}"
 
 
+def history_marks(venue: str, *, simulated: bool) -> str:
+    """Hash `<symbol> <interval>` -> covered ranges `<from_ms>:<to_ms>,...`. Writer: ingestor. Lives 30 days."""
+    return f"cp:history:{'sim:' if simulated else ''}{venue}"
+
+
 def budget(venue: str, address: str) -> str:
     """The shared token pools of a venue and outgoing address. Writer: ingestor."""
     return f"cp:budget:{{{venue}:{address}}}"

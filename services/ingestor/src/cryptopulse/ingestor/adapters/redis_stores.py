@@ -1,4 +1,4 @@
-"""What outlives a process, in Redis: last trade ids, leases with epochs, wanted coins."""
+"""What outlives a process, in Redis: last trade ids, covered history, leases with epochs, wanted coins."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from redis.asyncio import Redis
 from cryptopulse.common.cache import keys
 from cryptopulse.common.cache.client import store_errors
 from cryptopulse.common.clock import Clock
+from cryptopulse.ingestor.domain.history import Covered
 
 LEASE_MS: Final = 5_000
 """A lease that nobody renews for so long is free."""
@@ -87,6 +88,32 @@ class RedisLastIds:
         async with store_errors():
             pipe = self._redis.pipeline(transaction=False)
             pipe.hset(key, mapping=cast("Any", mapping))
+            pipe.expire(key, IDS_TTL_SECONDS)
+            await pipe.execute()
+
+
+class RedisHistoryMarks:
+    """Implements `application.ports.HistoryMarks`: a hash per venue, apart for simulated history."""
+
+    def __init__(self, redis: Redis, *, simulated: bool) -> None:
+        self._redis = redis
+        self._simulated = simulated
+
+    async def load(self, venue: str) -> dict[tuple[str, str], Covered]:
+        key = keys.history_marks(venue, simulated=self._simulated)
+        async with store_errors():
+            stored = await cast("Any", self._redis.hgetall(key))
+        found = {}
+        for place, text in stored.items():
+            symbol, _, interval = place.decode().partition(" ")
+            found[symbol, interval] = Covered.parse(text.decode())
+        return found
+
+    async def save(self, venue: str, symbol: str, interval: str, covered: Covered) -> None:
+        key = keys.history_marks(venue, simulated=self._simulated)
+        async with store_errors():
+            pipe = self._redis.pipeline(transaction=False)
+            pipe.hset(key, f"{symbol} {interval}", str(covered))
             pipe.expire(key, IDS_TTL_SECONDS)
             await pipe.execute()
 

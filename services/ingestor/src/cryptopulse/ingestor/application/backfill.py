@@ -18,11 +18,18 @@ from cryptopulse.common.contracts.feeds import HistoryProgress
 from cryptopulse.common.contracts.intervals import DAY_MS, Interval, length_ms, next_open, open_time
 from cryptopulse.common.contracts.topics import HISTORY, shard_of
 from cryptopulse.common.contracts.values import base_of
-from cryptopulse.common.errors import BusUnavailable, Invalid, NotFound, Refused, UpstreamUnavailable
+from cryptopulse.common.errors import (
+    BusUnavailable,
+    Invalid,
+    NotFound,
+    Refused,
+    StoreUnavailable,
+    UpstreamUnavailable,
+)
 from cryptopulse.common.telemetry.logging import get_logger
 from cryptopulse.common.telemetry.metrics import counter, gauge
-from cryptopulse.ingestor.application.ports import Venue
-from cryptopulse.ingestor.domain.history import Reason, Series, closed_until, pages
+from cryptopulse.ingestor.application.ports import HistoryMarks, Venue
+from cryptopulse.ingestor.domain.history import Covered, Reason, Series, closed_until, pages
 
 EMPTY_PAGES: Final = 3
 """So many pages without a candle in a row: the venue has nothing older."""
@@ -74,10 +81,15 @@ class _VenueQueue:
     total: int = 0
     done: int = 0
     candles: int = 0
+    covered: dict[tuple[str, str], Covered] = field(default_factory=dict)
 
 
 class Backfill:
-    """Fetches series of candles. `natives` answers the venue's name of a symbol; one worker per venue."""
+    """Fetches series of candles. `natives` answers the venue's name of a symbol; one worker per venue.
+
+    The history of first sight goes on after a restart where it was: pages that the bus confirmed are marked and not
+    fetched again. Holes, repairs and requests are always fetched.
+    """
 
     def __init__(
         self,
@@ -86,9 +98,11 @@ class Backfill:
         clock: Clock,
         depth: HistoryDepth,
         *,
+        marks: HistoryMarks,
         shards: int,
         simulated: bool,
     ) -> None:
+        self._marks = marks
         self._queues = {venue.name: _VenueQueue(venue) for venue in venues}
         self._bus = bus
         self._clock = clock
@@ -164,6 +178,10 @@ class Backfill:
     async def run(self, venue: str, natives: Mapping[str, str], beat: Callable[[], None]) -> None:
         """Work the venue's queue off, for ever."""
         queue = self._queues[venue]
+        try:
+            queue.covered = await self._marks.load(venue)
+        except StoreUnavailable as error:
+            log.warning("marks of history not loaded: it begins anew", venue=venue, error=str(error))
         while True:
             beat()
             _LEFT.labels(venue).set(len(queue.jobs))
@@ -196,8 +214,7 @@ class Backfill:
         """Fetch and publish the newest page of a series; the job for what is older, None when that was all."""
         venue, series = queue.venue, job.series
         native = natives.get(series.symbol) or venue.native_by_rule(series.symbol)
-        until = min(series.to_ms, self._upper(series))
-        page = next(pages(replace(series, to_ms=until), venue.rows_per_page), None)
+        page = self._uncovered(queue, replace(series, to_ms=min(series.to_ms, self._upper(series))))
         if page is None:
             return None
         begin, end = page
@@ -208,13 +225,38 @@ class Backfill:
             return None
         following = job.next_page(replace(series, to_ms=begin), was_empty=not candles)
         over = following.empty_pages >= EMPTY_PAGES
-        last = over or next(pages(following.series, venue.rows_per_page), None) is None
+        self._cover(queue, series, series.from_ms if over else begin, end)
+        last = over or self._uncovered(queue, following.series) is None
         await self._publish(
             series, begin, end, candles, final=last, nothing_before=end if over else None, beat=beat
         )
+        await self._remember(queue, series)
         queue.candles += len(candles)
         _CANDLES.labels(venue.name).inc(len(candles))
         return None if last else following
+
+    def _uncovered(self, queue: _VenueQueue, series: Series) -> tuple[int, int] | None:
+        """The newest page of a series that is not covered yet; None when nothing is left."""
+        rows = queue.venue.rows_per_page
+        if series.reason != "start":
+            return next(pages(series, rows), None)
+        known = queue.covered.get((series.symbol, series.interval), Covered())
+        return next(pages(replace(series, to_ms=known.below(series.to_ms)), rows), None)
+
+    def _cover(self, queue: _VenueQueue, series: Series, begin: int, end: int) -> None:
+        if series.reason == "start":
+            place = series.symbol, series.interval
+            queue.covered[place] = queue.covered.get(place, Covered()).and_also(begin, end)
+
+    async def _remember(self, queue: _VenueQueue, series: Series) -> None:
+        """The page is confirmed: a restart need not fetch it. Without the store it does."""
+        covered = queue.covered.get((series.symbol, series.interval))
+        if series.reason != "start" or covered is None:
+            return
+        try:
+            await self._marks.save(series.venue, series.symbol, series.interval, covered)
+        except StoreUnavailable as error:
+            log.debug("marks of history not saved", venue=series.venue, error=str(error))
 
     def _upper(self, series: Series) -> int:
         return closed_until(self._clock.now_ms(), series.interval)

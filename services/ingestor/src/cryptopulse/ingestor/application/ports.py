@@ -13,6 +13,7 @@ from cryptopulse.common.contracts.catalogue import Coin, Instrument
 from cryptopulse.common.contracts.feeds import BudgetStatus
 from cryptopulse.common.contracts.intervals import Interval
 from cryptopulse.common.contracts.ticks import ReferencePrice, Trade
+from cryptopulse.ingestor.domain.history import Covered
 from cryptopulse.ingestor.domain.ordering import Gap
 from cryptopulse.ingestor.domain.output import Output
 from cryptopulse.ingestor.domain.quota import PoolRule, Priority
@@ -210,6 +211,18 @@ class LastIds(Protocol):
 
     async def save(self, venue: str, ids: Mapping[str, tuple[int, int]]) -> None:
         """Remember; only what changed is given. Raises `errors.StoreUnavailable`."""
+        ...
+
+
+class HistoryMarks(Protocol):
+    """Which history was handed on already, over restarts."""
+
+    async def load(self, venue: str) -> dict[tuple[str, str], Covered]:
+        """(symbol, interval) -> covered ranges. Raises `errors.StoreUnavailable`."""
+        ...
+
+    async def save(self, venue: str, symbol: str, interval: str, covered: Covered) -> None:
+        """Remember. Raises `errors.StoreUnavailable`."""
         ...
 
 
