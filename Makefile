@@ -17,6 +17,8 @@ PYTEST := $(WITH_ENV) $(PY) -m pytest -q
 tests_of = $(wildcard libs/*/tests/$(1) services/*/tests/$(1) tools/*/tests/$(1) tests/$(1))
 LOCK_FLAGS := --quiet --universal --generate-hashes --python-version 3.11 --no-header --no-emit-index-url \
 	--no-emit-find-links --no-emit-package cryptopulse-common
+# A test on real servers that fails is run once more, and the summary names it: a machine may be busy, a defect fails twice.
+RERUN := --reruns 1 --reruns-delay 2 -rR
 # Integration tests mostly wait for servers, so more of them run at once than there are cores.
 WORKERS ?= 4
 STEPS ?= lint unit contract architecture deploy deploy-check integration e2e
@@ -63,10 +65,10 @@ images-native: venv system ## what each image would hold, installed and started 
 	@exec $(PY) -m tools.local_stack exec --tied -- $(PY) -m pytest -q -s $(call tests_of,images) $(ARGS)
 
 integration: venv ## on real RabbitMQ, Redis and Postgres
-	@$(PYTEST) -n $(WORKERS) --dist loadfile --durations=20 $(call tests_of,integration) $(ARGS)
+	@$(PYTEST) -n $(WORKERS) --dist loadfile --durations=20 $(RERUN) $(call tests_of,integration) $(ARGS)
 
 e2e: venv ## the five services as processes, a frame in and a message out
-	@$(PYTEST) $(call tests_of,e2e) $(ARGS)
+	@$(PYTEST) $(RERUN) --durations=10 $(call tests_of,e2e) $(ARGS)
 
 # CASE is a marker: quick planted alerts broker consumer gate ingest owners postgres redis rolling shutdown.
 faults: venv system ## the fault catalogue: each fault, its invariant, its figures; CASE=alerts picks, also ingest rolling ...
