@@ -171,3 +171,15 @@ def test_any_loss_order_and_doubling_ends_with_each_id_once(
             assert lost == []
     assert ids(passed) == list(range(1, newest + 1))
     assert guard.held == 0
+
+
+def test_a_step_back_of_our_clock_delays_a_repair_and_loses_nothing() -> None:
+    guard = TradeGuard(hold_us=2_000_000)
+    assert feed(guard, a_trade(1)) == [a_trade(1)]
+    ahead = a_trade(3)
+    assert feed(guard, ahead) == []
+    received = ahead.received_us
+    assert guard.due(received - 5_000_000) == []
+    (gap,) = guard.due(received + 2_000_000)
+    passed, lost = guard.repaired(gap, [a_trade(2)])
+    assert ([trade.trade_id for trade in passed], lost) == ([2, 3], [])
