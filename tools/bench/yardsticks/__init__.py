@@ -1,0 +1,1 @@
+"""What others would write: the servers that ours are measured beside."""
