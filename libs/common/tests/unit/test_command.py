@@ -93,7 +93,7 @@ def test_version_needs_no_configuration(
 @pytest.mark.parametrize("argv", [["start"], ["migrate"], ["check", "now"]])
 def test_an_unknown_command_names_the_known_ones(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(IngestorSettings, build, argv=argv) == 2
-    assert "one of: check, dead-letters, healthcheck, run" in capsys.readouterr().err
+    assert "one of: call, check, dead-letters, healthcheck, run" in capsys.readouterr().err
 
 
 def test_a_subcommand_gives_the_exit_code() -> None:

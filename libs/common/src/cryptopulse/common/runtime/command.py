@@ -61,10 +61,10 @@ def main(
     if command == "--version":
         print(version_of(settings_cls.service))  # noqa: T201 - the answer of a command
         return EXIT_OK
-    known = {"run", "check", "healthcheck", "dead-letters", *extra}
+    known = {"run", "check", "healthcheck", "dead-letters", "call", *extra}
     known |= {"migrate"} if migrations_of(settings_cls) else set()
-    if command == "dead-letters" and command not in extra:
-        return _dead_letters(settings_cls, arguments[1:])
+    if command in {"dead-letters", "call"} and command not in extra:
+        return _operator(settings_cls, command, arguments[1:])
     if command not in known or len(arguments) > 1:
         _complain(
             f"{settings_cls.service}: unknown command {' '.join(arguments)!r}; one of: {', '.join(sorted(known))}"
@@ -106,24 +106,26 @@ def _dispatch(
         return EXIT_CRASH
 
 
-def _dead_letters(settings_cls: type[SettingsT], arguments: Sequence[str]) -> int:
-    """The operator's view of what this service could not handle; its arguments are checked before the settings are."""
-    from cryptopulse.common.runtime import dead_letters
+def _operator(settings_cls: type[SettingsT], command: str, arguments: Sequence[str]) -> int:
+    """A command for an operator; its arguments are checked before the settings are."""
+    from cryptopulse.common.runtime import dead_letters, operator_call
 
     try:
-        wish = dead_letters.parse(settings_cls.service, arguments)
+        wish = dead_letters.parse(settings_cls.service, arguments) if command == "dead-letters" else None
+        request = operator_call.parse(settings_cls.service, arguments) if command == "call" else None
+        settings = settings_cls.load()
     except SystemExit as end:
         return int(end.code or 0)
-    try:
-        settings = settings_cls.load()
     except SettingsError as error:
         for fault in error.faults:
             _complain(f"{settings_cls.service}: {fault}")
         return EXIT_CONFIG
     logging.configure(settings.service, version_of(settings.service).version, "error", settings.log_format)
-    return _in_loop(
-        dead_letters.answer(wish, settings.service, settings.rabbitmq_url.get_secret_value(), settings.shards)
-    )
+    if request is not None:
+        return operator_call.send(request, settings)
+    assert wish is not None
+    url = settings.rabbitmq_url.get_secret_value()
+    return _in_loop(dead_letters.answer(wish, settings.service, url, settings.shards))
 
 
 def _in_loop(work: Awaitable[int | None]) -> int:
@@ -197,6 +199,7 @@ def usage(settings_cls: type[ServiceSettings], extra: Mapping[str, Any]) -> str:
         "run": "run the service (the default)",
         "check": "check the configuration and end",
         "healthcheck": "ask the running service's /livez",
+        "call": "ask the running service as an operator; see call --help",
         "dead-letters": "list, show, replay or purge what could not be handled; see dead-letters --help",
     }
     if migrations_of(settings_cls) is not None:
