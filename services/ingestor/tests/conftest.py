@@ -146,7 +146,7 @@ class IngestorProcess:
 
     @property
     def log(self) -> str:
-        return self._log.read_text()
+        return self._log.read_text() if self._log.exists() else ""
 
     @property
     def pid(self) -> int:
