@@ -49,7 +49,7 @@ async def database(postgres_db: str) -> AsyncIterator[Database]:
 def a_transaction(rng: random.Random) -> Transaction:
     kind = rng.choice(["buy", "buy", "buy", "sell", "rename"])
     quantity = Decimal(rng.randrange(1, 400)) / 100
-    plain = {
+    plain: dict[str, Any] = {
         "at_us": START_US + rng.randrange(10**9), "price": Decimal(7), "currency": "USD", "total": quantity * 7,
         "value": quantity * 7, "fx_rate": Decimal(1), "fee_value": Decimal(0), "account": rng.choice(["", "a"]),
     }  # fmt: skip

@@ -9,7 +9,7 @@ import asyncpg
 
 from cryptopulse.common.errors import Conflict, NotFound
 from cryptopulse.portfolio.adapters import rows
-from cryptopulse.portfolio.adapters.bulk import insert_rows
+from cryptopulse.portfolio.adapters.bulk import ROWS_AT_ONCE, insert_rows
 from cryptopulse.portfolio.adapters.statements import Statements
 from cryptopulse.portfolio.application.ports import Filter, Portfolio, Recorded
 from cryptopulse.portfolio.domain.postings import Posting
@@ -84,33 +84,31 @@ class LedgerStatements(Statements):
         ids: Sequence[int],
         now_us: int,
     ) -> None:
-        revisions = [
-            (portfolio.id, number, 1, self._owner, False, now_us, *rows.transaction_row(transaction))
-            for number, (transaction, _) in zip(ids, items, strict=True)
-        ]
-        current = [
-            (
-                portfolio.id,
-                number,
-                1,
-                self._owner,
-                t.at_us,
-                t.asset,
-                t.kind,
-                t.account,
-                t.external_id,
-                t.fingerprint,
-            )
-            for number, (t, _) in zip(ids, items, strict=True)
-        ]
-        await insert_rows(self._db, "transaction_revision", rows.REVISION_COLUMNS, revisions)
-        await insert_rows(self._db, "transaction_current", rows.CURRENT_COLUMNS, current)
+        """Some thousand at a time, so that neither memory nor the loop feels a long file."""
+        numbered = list(zip(ids, (transaction for transaction, _ in items), strict=True))
+        for first in range(0, len(numbered), ROWS_AT_ONCE):
+            part = numbered[first : first + ROWS_AT_ONCE]
+            revisions = [
+                (portfolio.id, number, 1, self._owner, False, now_us, *rows.transaction_row(transaction))
+                for number, transaction in part
+            ]
+            await insert_rows(self._db, "transaction_revision", rows.REVISION_COLUMNS, revisions)
+            current = [
+                (
+                    portfolio.id, number, 1, self._owner, t.at_us, t.asset, t.kind, t.account, t.external_id,
+                    t.fingerprint,
+                )
+                for number, t in part
+            ]  # fmt: skip
+            await insert_rows(self._db, "transaction_current", rows.CURRENT_COLUMNS, current)
 
     async def _add_legs(self, portfolio: Portfolio, postings: Sequence[Posting]) -> None:
         if self.changes is not None:
             self.changes.add(postings)
-        records = [rows.leg_row(portfolio.id, self._owner, posting) for posting in postings]
-        await insert_rows(self._db, "leg", rows.LEG_COLUMNS, records)
+        for first in range(0, len(postings), ROWS_AT_ONCE):
+            part = postings[first : first + ROWS_AT_ONCE]
+            records = [rows.leg_row(portfolio.id, self._owner, posting) for posting in part]
+            await insert_rows(self._db, "leg", rows.LEG_COLUMNS, records)
 
     async def _count(self, portfolio_id: int, change: int) -> None:
         await self._db.execute(

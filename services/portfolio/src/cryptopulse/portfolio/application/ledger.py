@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -26,6 +27,8 @@ from cryptopulse.portfolio.domain.postings import Key, Posting, key_of
 from cryptopulse.portfolio.domain.transactions import Transaction, TransactionRefusedError, check, postings_of
 
 DEFAULT_NAME: Final = "Default"
+BREATHE_EVERY: Final = 200
+"""Transactions of a file after which others get the loop."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,10 +111,11 @@ class Ledger:
         """Record a file's transactions in one go, with one replay; the caller holds the portfolio's lock."""
         now_us = self._clock.now_us()
         ids = await unit.new_ids(len(transactions))
-        items: list[tuple[Transaction, Sequence[Posting]]] = [
-            (transaction, checked_postings(transaction, number, portfolio, now_us))
-            for number, transaction in zip(ids, transactions, strict=True)
-        ]
+        items: list[tuple[Transaction, Sequence[Posting]]] = []
+        for number, transaction in zip(ids, transactions, strict=True):
+            items.append((transaction, checked_postings(transaction, number, portfolio, now_us)))
+            if len(items) % BREATHE_EVERY == 0:
+                await asyncio.sleep(0)
         postings = [posting for _, legs in items for posting in legs]
         await unit.add(portfolio, items, ids, now_us)
         await unit.keep_coins(portfolio, coins)

@@ -20,7 +20,7 @@ from cryptopulse.common.errors import Invalid
 from cryptopulse.portfolio.application.worth import Draft
 from cryptopulse.portfolio.domain.transactions import FIAT, USD_STABLE
 
-MAX_ROWS: Final = 200_000
+MAX_ROWS: Final = 120_000
 MAX_CELL: Final = 10_000
 PREAMBLE_LINES: Final = 20
 SAMPLE_BYTES: Final = 65_536

@@ -213,6 +213,8 @@ class Importer:
                 continue
             kept[base + offset] = item
             trial += legs
+            if offset % BREATHE_EVERY == 0:
+                await asyncio.sleep(0)
         assets = {p.asset for p in trial} | {p.target for p in trial if p.op == "N" and p.target}
         renames = await unit.renames(portfolio.id) + [(p.asset, p.target or "") for p in trial if p.op == "N"]
         groups = groups_of([*assets, *await unit.components(portfolio.id)], renames)
