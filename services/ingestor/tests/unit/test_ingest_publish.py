@@ -188,7 +188,7 @@ async def test_what_is_not_confirmed_leaves_again_before_anything_newer_under_it
     assert publisher.settled == 0
     first(False)
     publisher.add_trade(a_trade(5_000))
-    await asyncio.sleep(0.05)
+    await asyncio.sleep(0.1)
     bus.held.pop(0)(True)
     assert publisher.settled == 1_024
     bus.held.pop()(True)
@@ -216,6 +216,22 @@ async def test_a_new_connection_brings_the_trades_of_the_last_second_again_witho
     assert sent == [[1], [2], [3], [2], [3], [4]]
     assert not bus.batches[-2].quotes
     assert bus.batches[-2].seq < bus.batches[-1].seq
+
+
+async def test_what_another_replica_took_over_never_leaves_again() -> None:
+    bus = FakeBus()
+    publisher = a_publisher(bus)
+    bus.away = 2
+    task = asyncio.create_task(publisher.run())
+    publisher.add_trade(a_trade(1))
+    await asyncio.sleep(0.03)
+    publisher.discard()
+    assert publisher.settled == publisher.added == 1
+    publisher.add_trade(a_trade(2))
+    await asyncio.sleep(0.3)
+    task.cancel()
+    assert [t.trade_id for batch in bus.batches for t in batch.trades] == [2]
+    assert publisher.settled == publisher.added == 2
 
 
 async def test_batches_behind_a_long_outage_are_bounded_and_confirmed_ones_forgotten() -> None:
@@ -311,7 +327,7 @@ class FakeMarks:
     def __init__(self) -> None:
         self.kept: dict[tuple[str, str], Covered] = {}
         self.away = False
-        self.on_save: Callable[[], None] = bool
+        self.on_save: Callable[[], object] = bool
 
     async def load(self, venue: str) -> dict[tuple[str, str], Covered]:
         if self.away:

@@ -207,7 +207,7 @@ class ShardPublisher:
             )
         except BusUnavailable:
             sent.sent_at = 0.0 if is_new else sent.sent_at
-            self._window.wait(sent)
+            self._window.refused(sent)
             await asyncio.sleep(self._pause)
             self._pause = min(LONGEST_PAUSE_SECONDS, self._pause * 2)
             return
@@ -231,7 +231,7 @@ class ShardPublisher:
     def _settled(self, seq: int, confirmed: bool) -> None:
         if self._window.settled(seq, confirmed):
             _AGAIN.labels(self._venue, "unconfirmed").inc()
-            self._wake.set()
+            asyncio.get_running_loop().call_later(FIRST_PAUSE_SECONDS, self._wake.set)
 
     def _notice_reconnect(self) -> None:
         connections = self._bus.connections

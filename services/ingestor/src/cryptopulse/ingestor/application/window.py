@@ -51,6 +51,11 @@ class SentWindow:
         self._waiting.pop(sent.batch.seq, None)
         self._sent[sent.batch.seq] = sent
 
+    def refused(self, sent: Sent) -> None:
+        """The bus did not take it: it waits again, unless everything was forgotten meanwhile."""
+        if sent.batch.seq in self._sent:
+            self._waiting[sent.batch.seq] = sent
+
     def settled(self, seq: int, confirmed: bool) -> bool:
         """The bus tells how it ended; True when the batch has to leave again."""
         sent = self._sent.get(seq)
@@ -73,7 +78,7 @@ class SentWindow:
             carries = sent.batch.trades or sent.batch.conflated
             if sent.confirmed and carries:
                 batch = msgspec.structs.replace(sent.batch, quotes=[], references=[])
-                self._waiting[seq] = Sent(batch, sent.keys, sent.message_id, sent.after)
+                self._waiting[seq] = Sent(batch, sent.keys, sent.message_id, sent.after, sent.sent_at)
                 again += 1
         return again
 
