@@ -65,17 +65,20 @@ class Gateway(Server):
         return jwt.encode(claims, self.secret, algorithm="HS256")
 
     async def price(self) -> None:
-        """Tell a price."""
+        """Tell prices: the consolidated one, and that of the traded pair."""
         self.trade_id += 1
         now = time.time_ns() // 1_000
-        update = PriceUpdate(
-            symbol=SYMBOL, source=CONSOLIDATED, price=Decimal("67000.12"), low=Decimal("67000.12"),
-            high=Decimal("67000.12"), epoch=1, seq=self.trade_id, event_us=now, received_us=now,
-            bid=Decimal("67000.11"), ask=Decimal("67000.13"), sources_used=["binance", "coinbase"],
-        )  # fmt: skip
-        await self.bus.publish(
-            PRICES, PriceBatch(shard=0, epoch=1, sent_us=now, prices=[update]), key="batch.0"
-        )
+        price = Decimal("67000.12")
+        updates = [
+            PriceUpdate(
+                symbol=symbol, source=source, price=price, low=price, high=price, epoch=1, seq=self.trade_id,
+                event_us=now, received_us=now, bid=Decimal("67000.11"), ask=Decimal("67000.13"),
+                sources_used=["binance", "coinbase"],
+            )
+            for symbol, source in ((SYMBOL, CONSOLIDATED), (TRADED, "binance"))
+        ]  # fmt: skip
+        batch = PriceBatch(shard=0, epoch=1, sent_us=now, prices=updates)
+        await self.bus.publish(PRICES, batch, key="batch.0")
 
     async def trades(self, count: int) -> None:
         """Tell trades; the id of each is the time in microseconds at which it was told."""

@@ -1,0 +1,60 @@
+"""Django Channels in memory, served by daphne: `group_send` of 200 bytes to every client, BENCH_RATE times a second."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from typing import Any
+
+import django
+from channels.generic.websocket import AsyncWebsocketConsumer
+from channels.layers import get_channel_layer
+from channels.routing import ProtocolTypeRouter
+from django.conf import settings
+
+settings.configure(
+    ALLOWED_HOSTS=["*"],
+    SECRET_KEY=os.environ["BENCH_SECRET"],
+    INSTALLED_APPS=["channels"],
+    CHANNEL_LAYERS={
+        "default": {"BACKEND": "channels.layers.InMemoryChannelLayer", "CONFIG": {"capacity": 1000}}
+    },
+)
+django.setup()
+
+MESSAGE = '{"type":"update","price":"67000.10","pad":"' + "x" * 155 + '"}'
+GROUP = "prices"
+_started: list[asyncio.Task[None]] = []
+
+
+async def _send() -> None:
+    layer: Any = get_channel_layer()
+    loop = asyncio.get_running_loop()
+    due = loop.time()
+    while True:
+        await layer.group_send(GROUP, {"type": "price", "text": MESSAGE})
+        due = max(due + 1 / float(os.environ["BENCH_RATE"]), loop.time() - 0.1)
+        await asyncio.sleep(max(0.001, due - loop.time()))
+
+
+class Prices(AsyncWebsocketConsumer):  # type: ignore[misc]
+    """One client in the group."""
+
+    async def connect(self) -> None:
+        """Join."""
+        if not _started:
+            _started.append(asyncio.get_running_loop().create_task(_send()))
+        await self.channel_layer.group_add(GROUP, self.channel_name)
+        await self.accept()
+
+    async def price(self, event: dict[str, Any]) -> None:
+        """A message of the group."""
+        await self.send(text_data=event["text"])
+
+
+async def _ready(_scope: Any, _receive: Any, send: Any) -> None:
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": b"ready"})
+
+
+application = ProtocolTypeRouter({"websocket": Prices.as_asgi(), "http": _ready})

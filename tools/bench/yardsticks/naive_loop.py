@@ -1,0 +1,45 @@
+"""A first version of a broadcaster: each message is awaited client by client. `python -m ... PORT RATE`."""
+
+from __future__ import annotations
+
+import asyncio
+import http
+import sys
+import time
+
+import uvloop
+from websockets.asyncio.server import Request, Response, ServerConnection, serve
+from websockets.exceptions import ConnectionClosed
+
+
+async def main(port: int, rate: float) -> None:
+    """Serve for ever."""
+    clients: dict[ServerConnection, None] = {}
+
+    async def handler(client: ServerConnection) -> None:
+        clients[client] = None
+        try:
+            await client.wait_closed()
+        finally:
+            clients.pop(client, None)
+
+    def ready(connection: ServerConnection, request: Request) -> Response | None:
+        return connection.respond(http.HTTPStatus.OK, "ready") if request.path == "/ready" else None
+
+    async with serve(handler, "127.0.0.1", port, process_request=ready, compression=None, ping_interval=None):
+        loop = asyncio.get_running_loop()
+        due = loop.time()
+        while True:
+            told = time.time_ns() // 1_000
+            text = f'{{"type":"update","id":{told},"pad":"{"x" * 150}"}}'
+            for client in list(clients):
+                try:
+                    await client.send(text)
+                except ConnectionClosed:
+                    clients.pop(client, None)
+            due = max(due + 1 / rate, loop.time())
+            await asyncio.sleep(max(0.0, due - loop.time()))
+
+
+if __name__ == "__main__":
+    uvloop.run(main(int(sys.argv[1]), float(sys.argv[2])))
