@@ -20,6 +20,7 @@ pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.alerts]
 
 QUICK_KILLS, FULL_KILLS = 5, int(os.environ.get("CRYPTOPULSE_FAULT_KILLS", "50"))
 SECONDS_PER_KILL = 5.0
+STORM = 300
 
 
 async def events_of(stand: Stand, rules: dict[str, Any]) -> dict[str, list[str]]:
@@ -136,3 +137,78 @@ async def test_14_alerts_killed_five_times(stand: Stand, dice: random.Random) ->
 @pytest.mark.timeout(1_200)
 async def test_14_alerts_killed_fifty_times(stand: Stand, dice: random.Random) -> None:
     await play(stand, dice, FULL_KILLS, others=True)
+
+
+@pytest.mark.timeout(300)
+async def test_25_alert_storm(stand: Stand) -> None:
+    """300 rules cross in one trade: each fires once; what is over the user's budget is stored and told in a summary."""
+    report = Report(25, "300 rules on one trade")
+    headers = stand.token("storm")
+    await stand.control("POST", "/fault", json={"kind": "quiet", "venue": "coinbase", "symbol": "SOL-USD"})
+    top = Decimal((await stand.control("GET", "/trades/coinbase/SOL-USD", params={"limit": 1}))[-1]["price"])
+    condition = {"type": "price_cross_up", "value": str((top * 2).quantize(Decimal("0.01")))}
+    made = 0
+    while made < STORM:
+        rule = {"symbol": "SOL-USD", "source": "coinbase", "condition": condition, "note": f"storm {made}"}
+        answer = await stand.client.post("/v1/alerts", json=rule, headers=headers)
+        if "retry-after" in answer.headers:
+            await asyncio.sleep(float(answer.headers["retry-after"]))
+            continue
+        assert answer.status_code == 201, answer.text
+        made += 1
+
+    async def count(query: str) -> int:
+        return int((await stand.rows(query))[0]["n"])
+
+    waiting = (
+        "SELECT count(*) AS n FROM alerts.rules WHERE user_id = 'storm' AND (runtime->>'evaluated')::bool"
+    )
+    stored = "SELECT count(*) AS n FROM alerts.events WHERE user_id = 'storm' AND type = 'alert.triggered'"
+
+    async def ready() -> bool:
+        return await count(waiting) == STORM
+
+    async def fired() -> bool:
+        return await count(stored) >= STORM
+
+    await stand.until(ready, what="all rules are evaluated", of="alerts")
+    watch = Stopwatch()
+    trade = {"venue": "coinbase", "symbol": "SOL-USD", "price": str(top * 3)}
+    await stand.control("POST", "/trade", json=trade)
+    await stand.until(fired, what="every rule fired", of="alerts")
+    report.recovery_s = watch.seconds()
+    await asyncio.sleep(2)
+    report.sent, report.handled = STORM, await count(stored)
+    report.lost, report.doubled = max(0, STORM - report.handled), max(0, report.handled - STORM)
+    report.close()
+
+
+@pytest.mark.timeout(300)
+async def test_15_webhook_receivers_hostile(stand: Stand) -> None:
+    """One refuses, one never answers, one is not there: the good one beside them gets all of its own."""
+    report = Report(15, "hostile webhook receivers beside a good one")
+    base = await book_price(stand)
+    pid = stand.processes["alerts"].pid
+    mute = await asyncio.get_running_loop().create_server(asyncio.Protocol, "127.0.0.1", 0)
+    mute_port = mute.sockets[0].getsockname()[1]
+    async with Receiver() as good, Receiver(status=500) as bad, mute:
+        rules = await make_rules(stand, stand.token("good"), good.url, base, ("once",))
+        for number, url in enumerate((bad.url, f"http://127.0.0.1:{mute_port}/", "http://127.0.0.1:9/")):
+            await make_rules(stand, stand.token(f"bad{number}"), url, base, ("once",))
+        watch = Stopwatch()
+        await play_path(stand, base, 10)
+        try:
+            await all_told(stand, rules, good)
+        finally:
+            await stand.control("DELETE", "/script/binance/BTC-USDT")
+        report.recovery_s = watch.seconds()
+        await judge(stand, rules, good, report)
+        report.notes["refused"] = len(bad.hooks)
+    pending = await stand.rows(
+        "SELECT count(*) AS n FROM alerts.deliveries WHERE user_id LIKE 'bad%' AND status IN ('pending', 'delivering')"
+    )
+    report.notes["wait_for_retry"] = pending[0]["n"]
+    report.close()
+    assert stand.processes["alerts"].pid == pid
+    assert stand.is_running("alerts")
+    assert pending[0]["n"] == 60
