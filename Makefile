@@ -21,7 +21,7 @@ LOCK_FLAGS := --quiet --universal --generate-hashes --python-version 3.11 --no-h
 RERUN := --reruns 1 --reruns-delay 2 -rR
 # Integration tests mostly wait for servers, so more of them run at once than there are cores.
 WORKERS ?= 4
-STEPS ?= lint unit contract architecture deploy deploy-check integration e2e
+STEPS ?= lint unit contract architecture deploy deploy-check image-native integration e2e
 
 ##@ Daily
 
@@ -61,8 +61,12 @@ deploy: venv ## compose, ECS templates with planted mistakes, rules and dashboar
 deploy-check: venv ## hadolint, cfn-lint, checkov, compose schema, moto, promtool: in an environment of their own
 	@deploy/checks/run
 
-images-native: venv system ## what each image would hold, installed and started without Docker: minutes
+images-native: venv system ## what each image would hold, started without Docker; make up where an engine answers: minutes
 	@exec $(PY) -m tools.local_stack exec --tied -- $(PY) -m pytest -q -s $(call tests_of,images) $(ARGS)
+
+image-native: venv system ## the same for one image: SERVICE=alerts
+	@exec $(PY) -m tools.local_stack exec --tied -- $(PY) -m pytest -q -s tests/images/test_native_images.py \
+		-k "recipe or $(or $(SERVICE),alerts)" $(ARGS)
 
 integration: venv ## on real RabbitMQ, Redis and Postgres
 	@$(PYTEST) -n $(WORKERS) --dist loadfile --durations=20 $(RERUN) $(call tests_of,integration) $(ARGS)
@@ -137,5 +141,5 @@ down: ## stop the containers, keep the data
 logs: ## follow the containers' logs
 	@docker compose logs --follow --tail 100
 
-.PHONY: help run test fmt lint unit contract architecture deploy deploy-check images-native integration e2e faults readme coverage bench bench-quick faults-quick venv system \
+.PHONY: help run test fmt lint unit contract architecture deploy deploy-check images-native image-native integration e2e faults readme coverage bench bench-quick faults-quick venv system \
 	lock docs clean up down logs

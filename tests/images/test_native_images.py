@@ -36,26 +36,39 @@ def must(*command: str, **options: Any) -> str:
     return done.stdout
 
 
-def install(service: str, folder: Path) -> Path:
+@pytest.fixture(scope="session")
+def builder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The interpreter of the first stage: pip and what `deploy/build.lock` holds."""
+    folder = tmp_path_factory.mktemp("builder")
+    must(sys.executable, "-m", "venv", str(folder))
+    python = folder / "bin/python"
+    must(
+        str(python), "-m", "pip", "-qq", "install", "--require-hashes", "-r", str(ROOT / "deploy/build.lock")
+    )
+    return python
+
+
+def install(service: str, folder: Path, builder: Path) -> Path:
     """The steps of the Dockerfile's first stage; answers the interpreter."""
     python = folder / "venv/bin/python"
-    must(sys.executable, "-m", "venv", "--without-pip", str(folder / "venv"))
-    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet", "--python", str(python)]
+    wheels = folder / "wheels"
+    must(str(builder), "-m", "venv", "--without-pip", str(folder / "venv"))
+    pip = [str(builder), "-m", "pip", "-qq", "--disable-pip-version-check"]
+    build = [*pip, "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", str(wheels)]
     lock = ROOT / "services" / service / "requirements.lock"
-    must(*pip, "install", "--require-hashes", "--only-binary", ":all:", "-r", str(lock))
-    for source in (ROOT / "libs/common", ROOT / "services" / service):
-        must(sys.executable, "-m", "pip", "--quiet", "wheel", "--no-deps", "--no-build-isolation",
-             "--wheel-dir", str(folder / "wheels"), str(source))  # fmt: skip
-    must(*pip, "install", "--no-deps", *(str(wheel) for wheel in (folder / "wheels").glob("*.whl")))
+    must(*build, "--require-hashes", "--only-binary", ":all:", "--no-binary", "ta", "-r", str(lock))
+    must(*build, str(ROOT / "libs/common"), str(ROOT / "services" / service))
+    found = [str(wheel) for wheel in wheels.glob("*.whl")]
+    must(*pip, "--python", str(python), "install", "--no-index", "--no-deps", *found)
     return python
 
 
 @pytest.mark.parametrize("service", SERVICES)
 def test_an_image_s_content_lives_from_start_to_sigterm(
-    service: str, tmp_path: Path, rabbit_vhost: str, redis_db: str, postgres_db: str
+    service: str, tmp_path: Path, builder: Path, rabbit_vhost: str, redis_db: str, postgres_db: str
 ) -> None:
     began = time.monotonic()
-    python = install(service, tmp_path)
+    python = install(service, tmp_path, builder)
     installed = time.monotonic() - began
     port = free_port()
     prefix = f"CRYPTOPULSE_{service.upper()}"
@@ -127,9 +140,9 @@ def test_the_recipe_of_the_image_is_what_is_tested_here() -> None:
     recipe = (ROOT / "deploy/Dockerfile").read_text(encoding="utf-8")
     for step in (
         "venv --without-pip",
-        "install --require-hashes --only-binary :all: -r requirements.lock",
-        "pip wheel --no-deps --no-build-isolation",
-        "install --no-deps wheels/*.whl",
+        "pip wheel --require-hashes --no-deps --no-build-isolation --only-binary :all: --no-binary ta",
+        "pip wheel --no-deps --no-build-isolation --wheel-dir wheels ./libs/common ./service",
+        "install --no-index --no-deps wheels/*.whl",
     ):
         assert step in recipe
     minor = f"python:{sys.version_info.major}.{sys.version_info.minor}-slim"
