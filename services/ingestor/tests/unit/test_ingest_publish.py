@@ -44,6 +44,7 @@ class FakeBus:
         self.ids: list[str | None] = []
         self.away = 0
         self.connections = 1
+        self.slow = 0.0
         self.holds = False
         self.held: list[Callable[[bool], None]] = []
 
@@ -58,6 +59,8 @@ class FakeBus:
         headers: Mapping[str, Any] | None = None,
         on_settled: Callable[[bool], None] | None = None,
     ) -> None:
+        if self.slow:
+            await asyncio.sleep(self.slow)
         if self.away:
             self.away -= 1
             raise BusUnavailable("away")
@@ -221,14 +224,14 @@ async def test_a_new_connection_brings_the_trades_of_the_last_second_again_witho
 async def test_what_another_replica_took_over_never_leaves_again() -> None:
     bus = FakeBus()
     publisher = a_publisher(bus)
-    bus.away = 2
+    bus.away, bus.slow = 1, 0.1
     task = asyncio.create_task(publisher.run())
     publisher.add_trade(a_trade(1))
-    await asyncio.sleep(0.03)
+    await asyncio.sleep(0.05)
     publisher.discard()
     assert publisher.settled == publisher.added == 1
     publisher.add_trade(a_trade(2))
-    await asyncio.sleep(0.3)
+    await asyncio.sleep(0.5)
     task.cancel()
     assert [t.trade_id for batch in bus.batches for t in batch.trades] == [2]
     assert publisher.settled == publisher.added == 2
