@@ -5,15 +5,17 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import Any, Literal
 
+import msgspec
 import pytest
 
 from cryptopulse.alerts.domain.cooldown import Runtime
 from cryptopulse.alerts.domain.definition import RuleDefinition
 from cryptopulse.alerts.domain.evaluation import ShardEngine
 from cryptopulse.alerts.domain.rules import Firing, Rule
+from cryptopulse.alerts.entrypoints.stream import _on_portfolio as on_portfolio
 from cryptopulse.common.contracts.indicators import IndicatorUpdate, Signal, SignalStatus, Warmup
 from cryptopulse.common.contracts.intervals import Interval
-from cryptopulse.common.contracts.portfolio import PortfolioValued
+from cryptopulse.common.contracts.portfolio import PortfolioValueBatch, PortfolioValued
 from cryptopulse.common.testing.builders import START_US, a_candle, a_price_update, a_tick_batch, a_trade
 
 SECOND = 1_000_000
@@ -396,10 +398,10 @@ def test_a_portfolio_rule_follows_its_owners_portfolio(condition: dict[str, Any]
             fields["allocation_pct"] = {"BTC": Decimal(str(value))}
         else:
             fields[field] = None if value is None else Decimal(str(value))
-        return script.engine.on_portfolio(
-            PortfolioValued(user_id=user, portfolio_id=portfolio, version=1, snapshot_id=f"s{value}", at_ms=1, base_currency="USD", cost=Decimal(1), unrealised_pnl=None, complete=True, **fields),
-            script.at,
-        )  # fmt: skip
+        one = PortfolioValued(user_id=user, portfolio_id=portfolio, version=1, snapshot_id=f"s{value}", at_ms=1, base_currency="USD", cost=Decimal(1), unrealised_pnl=None, complete=True, **fields)  # fmt: skip
+        other = msgspec.structs.replace(one, portfolio_id=99)
+        batch = PortfolioValueBatch(part=3, sent_us=1, values=[other, one])
+        return on_portfolio(script.engine, batch, script.at)
 
     assert valued(900) == []
     assert valued(2000, user="bob") == []

@@ -47,7 +47,7 @@ async def database(postgres_db: str) -> AsyncIterator[Database]:
 
 
 def a_transaction(rng: random.Random) -> Transaction:
-    kind = rng.choice(["buy", "buy", "buy", "sell", "rename"])
+    kind: Any = rng.choice(["buy", "buy", "buy", "sell", "rename"])
     quantity = Decimal(rng.randrange(1, 400)) / 100
     plain: dict[str, Any] = {
         "at_us": START_US + rng.randrange(10**9), "price": Decimal(7), "currency": "USD", "total": quantity * 7,
