@@ -288,10 +288,11 @@ class LiveValues:
             return None
         seat.due_at = now + self._interval
         book = seat.book
-        state = (seat.live.snapshot_id(), book.version)
+        snapshot = seat.live.snapshot_id()
+        state = (snapshot, book.version)
         if state == seat.snapshot:
             return None
-        figures = seat.live.value()
+        figures = seat.live.value(snapshot)
         seat.snapshot = state
         seat.seq += 1
         return PortfolioValued(

@@ -146,8 +146,8 @@ class LiveBook:
         """The id of the prices that the slots show: as `valuation.snapshot_id`."""
         return hashlib.blake2b(b"".join([slot.mark for slot in self._by_name]), digest_size=10).hexdigest()
 
-    def value(self) -> LiveFigures:
-        """Everything at the prices that the slots show."""
+    def value(self, snapshot: str) -> LiveFigures:
+        """Everything at the prices that the slots show; `snapshot` is their id, which the caller has looked at."""
         value = change = priced_cost = ZERO
         priced: list[_Line] = []
         unpriced: list[_Line] = []
@@ -173,7 +173,7 @@ class LiveBook:
         material = not complete and cost > 0 and (cost - priced_cost) > cost * MATERIAL_UNPRICED
         unrealised = value - priced_cost
         return LiveFigures(
-            snapshot_id=self.snapshot_id(),
+            snapshot_id=snapshot,
             value=value if known else None,
             cost=cost,
             unrealised=unrealised if known else None,
