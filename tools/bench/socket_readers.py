@@ -22,6 +22,7 @@ TIMED: Final = 25
 """Clients whose messages are timed."""
 TOLD_US: Final = re.compile(rb'"id":"?(\d{16})')
 """The id of a message is the time in microseconds at which it was told."""
+MOST_PING: Final = 125
 HEAD_END: Final = b"\r\n\r\n"
 
 
@@ -64,6 +65,11 @@ class Reader(asyncio.Protocol):
             self._counts.opened += 1
             if self._subscribe:
                 self._transport.write(masked(self._subscribe))  # type: ignore[attr-defined]
+        ping = data.find(b"\x89")
+        if 0 <= ping < len(data) - 1 and data[ping + 1] <= MOST_PING:
+            payload = data[ping + 2 : ping + 2 + data[ping + 1]]
+            # Outside of pings this byte is only ever part of a length, and a pong too many harms nobody.
+            self._transport.write(bytes((0x8A, 0x80 | len(payload))) + b"\0\0\0\0" + payload)  # type: ignore[attr-defined]
         data = self._tail + data
         self._counts.messages += data.count(self._mark)
         self._tail = data[-len(self._mark) + 1 :]
