@@ -84,7 +84,7 @@ async def build(  # noqa: PLR0915 - one line per part, in the order of their lif
             budgets={
                 "free": settings.budget_free_per_minute,
                 "pro": settings.budget_pro_per_minute,
-                "business": settings.budget_pro_per_minute,
+                "enterprise": settings.budget_pro_per_minute,
             },
             default_budget=settings.budget_free_per_minute,
         )

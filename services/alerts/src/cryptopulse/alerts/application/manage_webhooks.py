@@ -23,7 +23,7 @@ from cryptopulse.common.contracts.http.alerts import (
 )
 from cryptopulse.common.errors import FieldError, Invalid
 
-CAPS: Final[dict[str, int]] = {"free": 5, "pro": 50, "business": 200}
+CAPS: Final[dict[str, int]] = {"free": 5, "pro": 50, "enterprise": 200}
 DEFAULT_CAP: Final = 5
 
 
