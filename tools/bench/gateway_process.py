@@ -108,7 +108,8 @@ async def until_answers(url: str, process: subprocess.Popen[bytes], log: Path) -
             except httpx.TransportError:
                 pass
             await asyncio.sleep(0.1)
-    raise RuntimeError(f"no answer from {url}\n{log.read_text(errors='replace')[-3000:]}")
+    said = await asyncio.to_thread(log.read_text, errors="replace")
+    raise RuntimeError(f"no answer from {url}\n{said[-3000:]}")
 
 
 @asynccontextmanager
@@ -120,7 +121,7 @@ async def server(
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "log"
         with path.open("wb") as log:
-            process = subprocess.Popen(
+            process = subprocess.Popen(  # noqa: ASYNC220 - a server for the whole block, started in a moment
                 [sys.executable, *(part.replace("{port}", str(port)) for part in arguments)],
                 cwd=ROOT,
                 env={**os.environ, **settings, port_setting: str(port)},

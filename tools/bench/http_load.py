@@ -68,7 +68,7 @@ async def load(port: int, path: str, connections: int, seconds: float, token: st
     wall = time.perf_counter() - started
     count = len(latencies)
     for transport, _ in made:
-        transport.abort()  # type: ignore[attr-defined]
+        transport.abort()
     return {
         "requests": count,
         "seconds": wall,

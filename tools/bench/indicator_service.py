@@ -9,7 +9,13 @@ from typing import Final, cast
 from cryptopulse.common.contracts.candles import Candle
 from cryptopulse.common.contracts.intervals import Interval
 from cryptopulse.indicators.application.ports import CandleStore
-from cryptopulse.indicators.application.update_indicators import IndicatorBook, LiveSeries, point_of, scale_of
+from cryptopulse.indicators.application.update_indicators import (
+    IndicatorBook,
+    Key,
+    LiveSeries,
+    point_of,
+    scale_of,
+)
 from cryptopulse.indicators.domain.bars import Bar
 from cryptopulse.indicators.domain.indicator_series import IndicatorSeries
 from cryptopulse.indicators.domain.registry import live_studies
@@ -113,7 +119,7 @@ def with_figures(sample: Sample, extra: dict[str, float]) -> Sample:
 
 async def _folded(stored: Sequence[Bar]) -> Sample:
     book = IndicatorBook(cast("CandleStore", Stored(stored)))
-    keys = [(f"C{number}-USD", "consolidated", cast("Interval", "1m")) for number in range(WARM_SERIES)]
+    keys: list[Key] = [(f"C{number}-USD", "consolidated", "1m") for number in range(WARM_SERIES)]
     watch = Stopwatch()
     for key in keys:
         book.series[key], book.dirty[key] = LiveSeries(), None
@@ -126,7 +132,8 @@ async def _restored(stored: Sequence[Bar]) -> Sample:
     first = IndicatorBook(cast("CandleStore", Stored(stored)))
     core = _core(stored, "1m")
     for number in range(WARM_SERIES):
-        live, key = LiveSeries(), (f"C{number}-USD", "consolidated", cast("Interval", "1m"))
+        live = LiveSeries()
+        key: Key = (f"C{number}-USD", "consolidated", "1m")
         live.core = core
         first.series[key] = live
         first.changed.add(key)

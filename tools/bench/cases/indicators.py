@@ -33,10 +33,6 @@ UPDATES: Final = sized(20_000, 500)
 TA_UPDATES: Final = sized(30, 2)
 TALIPP_UPDATES: Final = sized(1_000, 50)
 TA_BARS: Final = 300
-SYMBOLS: Final = sized(1_000, 20)
-INTERVALS: Final[tuple[Interval, ...]] = ("1m", "5m", "15m", "30m", "1h", "4h", "12h", "1d")
-WARM_SERIES: Final = sized(5_000, 20)
-WARM_BARS: Final = 300
 START_MS: Final = 1_704_067_200_000
 CENT: Final = Decimal("0.01")
 
@@ -72,8 +68,8 @@ def a_market(seed: int = 3, bars: int = HISTORY + 1, interval: Interval = "1m") 
         low = min(opened, price) * (1 - abs(rng.gauss(0, 5e-4)))
         opened_at = START_MS + number * length_ms(interval)
         volume = Decimal(rng.uniform(1, 50)).quantize(Decimal("0.00001"))
-        prices = [Decimal(value).quantize(CENT) for value in (opened, high, low, price)]
-        found.append(Bar(opened_at, *prices, volume, volume * prices[3], 100, volume / 2))
+        o, h, lowest, c = (Decimal(value).quantize(CENT) for value in (opened, high, low, price))
+        found.append(Bar(opened_at, o, h, lowest, c, volume, volume * c, 100, volume / 2))
     return found
 
 
@@ -140,14 +136,14 @@ def _arrays(bars: Sequence[Bar]) -> dict[str, Any]:
 def _talib(bars: list[Bar]) -> Update:
     stream = import_module("talib.stream")
     columns = _arrays(bars[:-1])
-    h, l, c = columns["high"], columns["low"], columns["close"]
+    h, lo, c = columns["high"], columns["low"], columns["close"]
     high, low, close = (float(getattr(bars[-1], name)) for name in ("high", "low", "close"))
     sma20, sma50 = stream.SMA(c, 20).peek, stream.SMA(c, 50).peek
     ema12, ema26, rsi = stream.EMA(c, 12).peek, stream.EMA(c, 26).peek, stream.RSI(c, 14).peek
     macd, bands = stream.MACD(c, 12, 26, 9).peek, stream.BBANDS(c, 20).peek
-    atr, adx = stream.ATR(h, l, c, 14).peek, stream.ADX(h, l, c, 14).peek
-    plus, minus = stream.PLUS_DI(h, l, c, 14).peek, stream.MINUS_DI(h, l, c, 14).peek
-    stoch, cci = stream.STOCHF(h, l, c, 14, 3).peek, stream.CCI(h, l, c, 20).peek
+    atr, adx = stream.ATR(h, lo, c, 14).peek, stream.ADX(h, lo, c, 14).peek
+    plus, minus = stream.PLUS_DI(h, lo, c, 14).peek, stream.MINUS_DI(h, lo, c, 14).peek
+    stoch, cci = stream.STOCHF(h, lo, c, 14, 3).peek, stream.CCI(h, lo, c, 20).peek
 
     def update() -> list[float]:
         return [
@@ -185,21 +181,21 @@ def _talipp(bars: list[Bar]) -> Update:
 
 def _ta(bars: list[Bar]) -> Update:
     frame = pd.DataFrame(_arrays(bars[-TA_BARS:]))
-    h, l, c = frame["high"], frame["low"], frame["close"]
+    h, lo, c = frame["high"], frame["low"], frame["close"]
     trend, momentum, volatility = (
         import_module(f"ta.{name}") for name in ("trend", "momentum", "volatility")
     )
 
     def update() -> list[float]:
         macd, bands = trend.MACD(c), volatility.BollingerBands(c, 20, 2)
-        adx, stoch = trend.ADXIndicator(h, l, c, 14), momentum.StochasticOscillator(h, l, c, 14, 3)
+        adx, stoch = trend.ADXIndicator(h, lo, c, 14), momentum.StochasticOscillator(h, lo, c, 14, 3)
         found = [
             trend.SMAIndicator(c, 20).sma_indicator(), trend.SMAIndicator(c, 50).sma_indicator(),
             trend.EMAIndicator(c, 12).ema_indicator(), trend.EMAIndicator(c, 26).ema_indicator(),
             momentum.RSIIndicator(c, 14).rsi(), macd.macd(), macd.macd_signal(), macd.macd_diff(),
             bands.bollinger_hband(), bands.bollinger_mavg(), bands.bollinger_lband(),
-            volatility.AverageTrueRange(h, l, c, 14).average_true_range(), adx.adx(), adx.adx_pos(), adx.adx_neg(),
-            stoch.stoch(), stoch.stoch_signal(), trend.CCIIndicator(h, l, c, 20).cci(),
+            volatility.AverageTrueRange(h, lo, c, 14).average_true_range(), adx.adx(), adx.adx_pos(), adx.adx_neg(),
+            stoch.stoch(), stoch.stoch_signal(), trend.CCIIndicator(h, lo, c, 20).cci(),
         ]  # fmt: skip
         return [float(column.iloc[-1]) for column in found]
 

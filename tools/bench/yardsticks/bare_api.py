@@ -17,4 +17,4 @@ redis = Redis.from_url(os.environ["BENCH_REDIS_URL"])
 async def price(symbol: str) -> Any:
     """The stored body."""
     found = await redis.get(f"bench:{symbol}")
-    return orjson.loads(found)
+    return orjson.loads(found or b"null")

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import os
+from importlib import import_module
 from typing import Any
 
-import django
-from channels.generic.websocket import AsyncWebsocketConsumer
-from channels.layers import get_channel_layer
-from channels.routing import ProtocolTypeRouter
-from django.conf import settings
+# Installed for benchmarks only: the checks of the repository run without them.
+django: Any = import_module("django")
+settings: Any = import_module("django.conf").settings
 
 settings.configure(
     ALLOWED_HOSTS=["*"],
@@ -21,6 +20,9 @@ settings.configure(
     },
 )
 django.setup()
+AsyncWebsocketConsumer: Any = import_module("channels.generic.websocket").AsyncWebsocketConsumer
+get_channel_layer: Any = import_module("channels.layers").get_channel_layer
+ProtocolTypeRouter: Any = import_module("channels.routing").ProtocolTypeRouter
 
 MESSAGE = '{"type":"update","price":"67000.10","pad":"' + "x" * 155 + '"}'
 GROUP = "prices"
@@ -37,7 +39,7 @@ async def _send() -> None:
         await asyncio.sleep(max(0.001, due - loop.time()))
 
 
-class Prices(AsyncWebsocketConsumer):  # type: ignore[misc]
+class Prices(AsyncWebsocketConsumer):  # type: ignore[misc]  # of a library without types
     """One client in the group."""
 
     async def connect(self) -> None:

@@ -1,4 +1,4 @@
-"""A first version of a broadcaster: each message is awaited client by client. `python -m ... PORT RATE`."""
+"""A first version of a broadcaster: each message, of 2 kB so that buffers fill soon, is awaited client by client. `python -m ... PORT RATE`."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ import sys
 import time
 
 import uvloop
-from websockets.asyncio.server import Request, Response, ServerConnection, serve
+from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
+from websockets.http11 import Request, Response
 
 
 async def main(port: int, rate: float) -> None:
@@ -31,7 +32,7 @@ async def main(port: int, rate: float) -> None:
         due = loop.time()
         while True:
             told = time.time_ns() // 1_000
-            text = f'{{"type":"update","id":{told},"pad":"{"x" * 150}"}}'
+            text = f'{{"type":"update","id":{told},"pad":"{"x" * 2_000}"}}'
             for client in list(clients):
                 try:
                     await client.send(text)

@@ -7,7 +7,8 @@ import http
 import sys
 
 import uvloop
-from websockets.asyncio.server import Request, Response, ServerConnection, broadcast, serve
+from websockets.asyncio.server import ServerConnection, broadcast, serve
+from websockets.http11 import Request, Response
 
 MESSAGE = '{"type":"update","price":"67000.10","pad":"' + "x" * 155 + '"}'
 
