@@ -16,6 +16,7 @@ import pytest
 
 from cryptopulse.common.config import SERVICES
 from cryptopulse.common.testing.servers.ports import free_port
+from tests.deploy.policies import DRAIN_SECONDS
 from tools.local_stack.config import variables
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
@@ -124,6 +125,11 @@ def test_an_image_s_content_lives_from_start_to_sigterm(
     text = (tmp_path / "log").read_text()
     assert code == 0, text[-3000:]
     assert SECRET not in text
+    budget = re.search(r'"drain_budget_seconds":\s*([0-9.]+)', text)
+    assert budget is not None
+    assert float(budget[1]) <= DRAIN_SECONDS[service], (
+        "the stop timeouts of compose and ECS are reckoned by this"
+    )
     size = sum(path.stat().st_size for path in (tmp_path / "venv").rglob("*") if path.is_file()) / 2**20
     print(
         f"\n{service}: installed in {installed:.0f} s ({size:.0f} MiB), up in {took:.1f} s, stopped in {stopped:.1f} s"
