@@ -7,12 +7,14 @@ import statistics
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
+SizeT = TypeVar("SizeT", int, str)
 QUICK = os.environ.get("BENCH_QUICK") == "1"
 """True for a run that only shows that every case works: small sizes, one round."""
 
 
-def sized(full: int, quick: int) -> int:
+def sized(full: SizeT, quick: SizeT) -> SizeT:
     """A size for this run."""
     return quick if QUICK else full
 

@@ -12,26 +12,22 @@ import json
 import os
 import tempfile
 import time
-import uuid
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
-import asyncpg
 import httpx
 import psutil
 import websockets
 
 from cryptopulse.common.config import SERVICES
-from tools.bench.measure import Row, percentile
+from tools.bench.backends import fresh_backends
+from tools.bench.measure import Row, percentile, sized
 from tools.harness.system import Backends, System
 
 TITLE = "The whole route: venue frame to WebSocket client, all five services, rules and a portfolio present"
-RATES = tuple(int(rate) for rate in os.environ.get("RATES", "5000,20000").split(","))
-SECONDS = float(os.environ.get("SECONDS_PER_RATE", "20"))
+RATES = tuple(int(rate) for rate in os.environ.get("RATES", sized("5000,20000", "500")).split(","))
+SECONDS = float(os.environ.get("SECONDS_PER_RATE", sized("20", "3")))
 SETTLE_SECONDS = 6.0
 MINUTE_MS = 60_000
 WATCHED = "BTC-USDT"
@@ -48,49 +44,13 @@ class Seen:
     tickers: int = 0
 
 
-@asynccontextmanager
-async def fresh_backends() -> AsyncIterator[Backends]:
-    """A vhost, a Redis db and a database of our own on the servers that the environment names."""
-    name = f"bench{uuid.uuid4().hex[:8]}"
-    management = urlsplit(os.environ["RABBITMQ_MANAGEMENT_URL"])
-    auth = (management.username or "guest", management.password or "guest")
-    async with httpx.AsyncClient(
-        base_url=f"http://{management.hostname}:{management.port}", auth=auth, trust_env=False
-    ) as client:
-        (await client.put(f"/api/vhosts/{name}")).raise_for_status()
-        rights = {"configure": ".*", "write": ".*", "read": ".*"}
-        (await client.put(f"/api/permissions/{name}/{auth[0]}", json=rights)).raise_for_status()
-        connection = await asyncpg.connect(os.environ["DATABASE_URL"])
-        try:
-            await connection.execute(f'CREATE DATABASE "{name}"')
-            yield Backends(
-                rabbitmq=os.environ["RABBITMQ_URL"].rstrip("/") + f"/{name}",
-                redis=os.environ["REDIS_URL"].rsplit("/", 1)[0] + "/13",
-                postgres=os.environ["DATABASE_URL"].rsplit("/", 1)[0] + f"/{name}",
-            )
-        finally:
-            await connection.execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
-            await connection.close()
-            await client.delete(f"/api/vhosts/{name}")
-
-
 async def run() -> list[Row]:
     """One row per rate; the first row's process CPU is that of all five services together."""
     rows = []
     for rate in RATES:
-        async with fresh_backends() as backends, _cleared(backends.redis):
+        async with fresh_backends() as backends:
             rows.append(await _at_rate(backends, rate))
     return rows
-
-
-@asynccontextmanager
-async def _cleared(url: str) -> AsyncIterator[None]:
-    from redis.asyncio import Redis
-
-    async with Redis.from_url(url) as redis:
-        await redis.flushdb()
-        yield
-        await redis.flushdb()
 
 
 async def _at_rate(backends: Backends, rate: int) -> Row:
