@@ -63,6 +63,10 @@ SCORES: Final[dict[str, tuple[tuple[str, str, str], ...]]] = {
 closed_total = metrics.counter("cryptopulse_candles_closed_total", "Candles closed or corrected")
 tick_age = metrics.histogram("cryptopulse_tick_age_seconds", "From receipt at the ingestor to the fold")
 late_total = metrics.counter("cryptopulse_late_ticks_total", "Trades of minutes no longer at hand")
+backpressure_total = metrics.counter(
+    "cryptopulse_indicators_backpressure_total",
+    "Forming bars that were not looked at because ticks waited too long",
+)
 rebuilt_total = metrics.counter("cryptopulse_series_rebuilt_total", "Indicator series folded anew")
 
 
@@ -100,6 +104,7 @@ class ShardWorker:
         self._live_sources = live_sources
         self._keeper = HistoryKeeper(store, epoch)
         self._turn = asyncio.Lock()
+        self._restore_turn = asyncio.Lock()
         self._last: Delivery | None = None
         self._acked: Delivery | None = None
         self._signals: list[Signal] = []
@@ -199,6 +204,7 @@ class ShardWorker:
 
     async def on_history(self, delivery: Delivery) -> None:
         """Store backfilled candles; raising leaves the message to be tried again."""
+        await self._restore()
         batch: HistoryBatch = delivery.message
         changed = await self._keeper.take(batch)
         now = self._clock.now_ms()
@@ -208,20 +214,25 @@ class ShardWorker:
                 self.market.state.unpublished.append(candle)
             self._reload[candle.symbol, candle.source] = now
             key: Key = (candle.symbol, candle.source, candle.interval)
-            if key in self.book.series:
-                before = self.book.dirty.get(key)
-                first = candle.open_time if item.corrected else None
-                if before is not None and first is not None:
-                    first = min(before, first)
-                self.book.dirty[key] = first if first is not None else before
+            self.book.note_history(key, candle.open_time, corrected=item.corrected)
+        await self._save_marks()
 
-    async def warm(self) -> None:
-        """One round of background work: restore saved series, re-read what history changed, rebuild what is dirty."""
-        if self._restoring is not None:
+    async def _restore(self) -> None:
+        """Go on from the saved series, once, before anything is judged against them."""
+        async with self._restore_turn:
+            if self._restoring is None:
+                return
             states, pending = self._restoring, list(self.market.state.unsaved)
             restored = await self.book.restore(states, pending)
             self._restoring = None
+            untold, self.book.untold = self.book.untold, []
+            for values in untold:
+                self._final(values)
             log.info("series restored", shard=self.shard, restored=restored, saved=len(states))
+
+    async def warm(self) -> None:
+        """One round of background work: restore saved series, re-read what history changed, rebuild what is dirty."""
+        await self._restore()
         now = self._clock.now_ms()
         for name, at in list(self._reload.items()):
             if now - at >= SETTLE_MS and self._reload.get(name) == at:
@@ -323,6 +334,7 @@ class ShardWorker:
                     continue
                 forming.append(bar.candle(symbol, source, interval, closed=False))
                 if lagging:
+                    backpressure_total.inc()
                     continue
                 value = self.book.provisional((symbol, source, interval), bar, now_ms=venue_ms)
                 if value is not None:
@@ -383,6 +395,8 @@ class ShardWorker:
     async def store_closed(self) -> None:
         """Store closed candles, then tell them, then their indicators and signals; each stays until it is done."""
         async with self._turn:
+            if self.fenced:
+                return
             state = self.market.state
             failed: StoreUnavailable | None = None
             while state.unsaved:
@@ -416,6 +430,7 @@ class ShardWorker:
         async with self._turn:
             if len(self.market.state.unsaved) > MOST_UNSAVED:
                 return
+            await self._save_marks()
             upto = self._last
             packed = msgspec.msgpack.encode(self.market.state)
             states = self.book.take_states()
@@ -429,6 +444,13 @@ class ShardWorker:
             if upto is not None and upto is not self._acked and self.ticks is not None:
                 await self.ticks.ack(upto)
                 self._acked = upto
+
+    async def _save_marks(self) -> None:
+        """Say of series with a correction under way that their saved state is worthless, before what said so is acked."""
+        while marks := self.book.marks():
+            waiting = set(self.book.marked)
+            await self._latest.save_series(self.shard, marks)
+            self.book.marked -= waiting
 
     # --- holes ---------------------------------------------------------------------------------------------------
 

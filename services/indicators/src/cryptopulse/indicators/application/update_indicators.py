@@ -60,12 +60,18 @@ class SavedSeries(msgspec.Struct, array_like=True):
     seq: int
     revision: int
     state: list[Any]
+    changed_from: int | None = None
+    """Set where the state is worthless: a bar from this open time on was corrected, and the fold is not done yet."""
+    told_until: int | None = None
+    """Open time of the newest final values that were told; `told_from` is the oldest that is told anew when bars appear."""
+    anchor: int | None = None
+    told_from: int | None = None
 
 
 class LiveSeries:
     """One live series with what surrounds it."""
 
-    __slots__ = ("backlog", "core", "finals", "revision", "seq")
+    __slots__ = ("anchor", "backlog", "core", "finals", "revision", "seq", "told_from", "told_until")
 
     def __init__(self) -> None:
         self.core: IndicatorSeries | None = None
@@ -75,12 +81,23 @@ class LiveSeries:
         """How often values that were final were corrected."""
         self.finals: dict[int, tuple[float | None, ...]] = {}
         """The newest final values as they were told, by open time."""
+        self.told_until: int | None = None
+        self.told_from: int | None = None
+        self.anchor: int | None = None
+        """Where a saved state began, until there is a core again."""
+
+    def is_untold(self, open_time: int) -> bool:
+        """Whether this closed bar is newer than all whose values were told: an owner before us did not come to it."""
+        return self.told_until is not None and open_time > self.told_until
 
     def told(self, open_time: int, values: Sequence[float | None]) -> None:
         """Remember what was told as final."""
         self.finals[open_time] = tuple(values)
+        self.told_until = max(open_time, self.told_until or open_time)
+        self.told_from = open_time if self.told_from is None else min(self.told_from, open_time)
         while len(self.finals) > KEPT_FINALS:
             del self.finals[next(iter(self.finals))]
+            self.told_from = max(self.told_from, next(iter(self.finals)))
 
 
 class IndicatorBook:
@@ -94,6 +111,10 @@ class IndicatorBook:
         """Series to rebuild -> open time of the first bar that changed, None when it is only being built."""
         self.changed: set[Key] = set()
         """Series whose state is newer than what is saved."""
+        self.untold: list[IndicatorUpdate] = []
+        """Final values of bars that closed before our time and were not told; the caller takes them."""
+        self.marked: set[Key] = set()
+        """Series whose saved state is worthless since a correction, and not yet said to be."""
 
     def follow(self, symbol: str, source: str) -> None:
         """Have every interval of this symbol and source live."""
@@ -102,6 +123,26 @@ class IndicatorBook:
             if key not in self.series:
                 self.series[key] = LiveSeries()
                 self.dirty[key] = None
+
+    def mark(self, key: Key, changed_from: int) -> None:
+        """A bar that was committed has changed: the series is rebuilt, and its saved state is no longer good."""
+        known = self.dirty.get(key)
+        self.dirty[key] = changed_from if known is None else min(known, changed_from)
+        self.marked.add(key)
+
+    def note_history(self, key: Key, open_time: int, *, corrected: bool) -> None:
+        """A stored bar was made or changed. What was told as final after it is told anew where its values changed."""
+        live = self.series.get(key)
+        if live is None:
+            return
+        last = -1 if live.core is None or live.core.last_open is None else live.core.last_open
+        told = -1 if live.told_until is None else live.told_until
+        if open_time > max(last, told):
+            self.dirty.setdefault(key, None)
+        elif corrected:
+            self.mark(key, open_time)
+        else:
+            self.mark(key, max(open_time, max(last, told) + 1 if live.told_from is None else live.told_from))
 
     def on_closed(
         self, symbol: str, source: str, interval: Interval, bar: Bar, *, as_of_us: int
@@ -112,12 +153,15 @@ class IndicatorBook:
         if live is None:
             return None
         core = live.core
-        if core is None or key in self.dirty:
+        corrects = core is not None and core.last_open is not None and bar.open_time <= core.last_open
+        if core is None or corrects or key in self.dirty:
             live.backlog.append(bar)
-            return None
-        if core.last_open is not None and bar.open_time <= core.last_open:
-            self.dirty[key] = bar.open_time
-            live.backlog.append(bar)
+            if live.told_until is None and core is None:
+                # From here on everything is to be told, whoever owns the series when it is built.
+                live.told_until, live.told_from = bar.open_time - 1, bar.open_time
+                self.mark(key, bar.open_time)
+            elif corrects or (live.told_until is not None and bar.open_time <= live.told_until):
+                self.mark(key, bar.open_time)
             return None
         try:
             values = core.commit(point_of(bar, interval, core.scale))
@@ -189,14 +233,15 @@ class IndicatorBook:
         symbol, source, interval = key
         live = self.series[key]
         changed_from = self.dirty.get(key)
-        anchor = live.core.anchor if live.core is not None else None
+        anchor = live.core.anchor if live.core is not None else live.anchor
         bars = await self._bars(symbol, source, interval, anchor, live)
         core = IndicatorSeries(live_studies(interval), scale_of(bars))
         waited = {bar.open_time for bar in live.backlog}
         found: list[tuple[Candle | Bar, list[float | None], int]] = []
         for count, bar in enumerate(bars, 1):
             values = core.commit(point_of(bar, interval, core.scale))
-            if bar.open_time in waited or (changed_from is not None and bar.open_time >= changed_from):
+            changed = changed_from is not None and bar.open_time >= changed_from
+            if bar.open_time in waited or changed or live.is_untold(bar.open_time):
                 found.append((bar, values, count))
             if count % YIELD_EVERY == 0:
                 await asyncio.sleep(0)
@@ -206,6 +251,7 @@ class IndicatorBook:
         updates = self._told_anew(key, live, core, found)
         live.backlog = []
         self.dirty.pop(key, None)
+        self.marked.discard(key)
         self.changed.add(key)
         return updates
 
@@ -218,11 +264,12 @@ class IndicatorBook:
     ) -> list[IndicatorUpdate]:
         """Updates of bars that were never told, and of those whose values are not what was told, under a new revision."""
         changed = [item for item in found if live.finals.get(item[0].open_time) != tuple(item[1])]
-        if any(bar.open_time in live.finals or bar.revision for bar, _, _ in changed):
+        until = -1 if live.told_until is None else live.told_until
+        if any(bar.open_time <= until or bar.revision for bar, _, _ in changed):
             live.revision += 1
         updates = []
         for bar, values, have in changed:
-            again = bar.open_time in live.finals or bar.revision > 0
+            again = bar.open_time <= until or bar.revision > 0
             live.told(bar.open_time, values)
             update = self._update(
                 key, live, core, bar, values, closed=True, as_of_us=next_open(bar.open_time, key[2]) * 1000
@@ -239,13 +286,14 @@ class IndicatorBook:
     async def _bars(
         self, symbol: str, source: str, interval: Interval, anchor: int | None, live: LiveSeries
     ) -> list[Candle | Bar]:
-        """Stored bars from the anchor on (at most a bounded number), with waiting ones that are not stored yet."""
+        """Stored bars from the anchor on (the newest of a bounded number), with waiting ones that are not stored yet."""
         limit = self._warm_bars
         stored = await self._store.range(symbol, source, interval, from_ms=None, to_ms=None, limit=limit)
         if anchor is not None and stored and stored[0].open_time > anchor:
             stored = await self._store.range(
-                symbol, source, interval, from_ms=anchor, to_ms=None, limit=20 * limit
+                symbol, source, interval, from_ms=None, to_ms=None, limit=20 * limit
             )
+            stored = [bar for bar in stored if bar.open_time >= anchor]
         newest = {bar.open_time: bar for bar in live.backlog}
         merged: dict[int, Candle | Bar] = {bar.open_time: bar for bar in stored}
         for at, bar in newest.items():
@@ -261,18 +309,18 @@ class IndicatorBook:
         found = {}
         for key in self.changed:
             live = self.series[key]
-            if live.core is None:
+            if live.core is None or self.dirty.get(key) is not None:
                 continue
-            saved = SavedSeries(
-                DEFINITION_VERSION,
-                live.core.scale.price_digits,
-                live.core.scale.volume_digits,
-                live.seq,
-                live.revision,
-                encodable(live.core.state()),
-            )
-            found["|".join(key)] = msgspec.msgpack.encode(saved)
+            found["|".join(key)] = _saved(live, live.core, encodable(live.core.state()), None)
         self.changed = set()
+        return found
+
+    def marks(self) -> dict[str, bytes]:
+        """What must replace the saved states of `marked` series before the effect of the correction may be acked."""
+        found = {}
+        for key in self.marked:
+            live = self.series[key]
+            found["|".join(key)] = _saved(live, live.core, [], self.dirty.get(key))
         return found
 
     async def restore(self, states: dict[str, bytes], pending: Sequence[Candle]) -> int:
@@ -291,6 +339,14 @@ class IndicatorBook:
             self.dirty.setdefault(key, None)
             saved = msgspec.msgpack.decode(packed, type=SavedSeries)
             if saved.version != DEFINITION_VERSION:
+                continue
+            live.seq, live.revision = saved.seq, saved.revision
+            live.told_until, live.told_from, live.anchor = saved.told_until, saved.told_from, saved.anchor
+            for bar in live.backlog:
+                if saved.told_until is not None and bar.open_time <= saved.told_until:
+                    self.mark(key, bar.open_time)
+            if saved.changed_from is not None:
+                self.mark(key, saved.changed_from)
                 continue
             if await self._resume(key, live, saved, waiting.get(key, [])):
                 restored += 1
@@ -311,16 +367,40 @@ class IndicatorBook:
         try:
             points = [point_of(bar, interval, core.scale) for bar in bars]
             core.restore(state, points)
-            for point in points:
-                if point.open_time > last:
-                    core.commit(point)
+            newer = [
+                (bar, core.commit(point))
+                for bar, point in zip(bars, points, strict=True)
+                if bar.open_time > last
+            ]
         except (ScaleExceededError, ValueError):
             return False
-        live.core, live.seq, live.revision = core, saved.seq, saved.revision
-        live.backlog = [
-            bar for bar in live.backlog if core.last_open is None or bar.open_time > core.last_open
+        live.core = core
+        found = [
+            (bar, values, core.window.count - len(newer) + at)
+            for at, (bar, values) in enumerate(newer, 1)
+            if live.is_untold(bar.open_time)
         ]
-        self.dirty.pop(key, None)
-        if live.backlog:
-            self.dirty[key] = None
+        self.untold += self._told_anew(key, live, core, list(found))
+        self.dirty.setdefault(key, None)
+        if self.dirty[key] is None and not live.backlog:
+            del self.dirty[key]
         return True
+
+
+def _saved(
+    live: LiveSeries, core: IndicatorSeries | None, state: list[Any], changed_from: int | None
+) -> bytes:
+    return msgspec.msgpack.encode(
+        SavedSeries(
+            DEFINITION_VERSION,
+            MIN_DIGITS if core is None else core.scale.price_digits,
+            MIN_DIGITS if core is None else core.scale.volume_digits,
+            live.seq,
+            live.revision,
+            state,
+            changed_from,
+            live.told_until,
+            live.anchor if core is None else core.anchor,
+            live.told_from,
+        )
+    )

@@ -64,5 +64,5 @@ class WitnessRound:
             return True
         mismatches_total.inc()
         log.error("series disagrees with its witness: rebuilt", series="|".join(key), outputs=sorted(wrong))
-        book.dirty[key] = last
+        book.mark(key, last)
         return False
