@@ -63,4 +63,4 @@ def test_a_process_is_told_from_a_later_one_with_its_pid() -> None:
         other.kill()
     assert identity_of(other.pid) is None
     assert command_of(other.pid) == ""
-    assert "pytest" in command_of(os.getpid())
+    assert "python" in command_of(os.getpid())
