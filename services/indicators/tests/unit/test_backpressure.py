@@ -55,7 +55,6 @@ async def give(worker: ShardWorker, seq: int, event_ms: int, received_ms: int, p
     )  # fmt: skip
     batch = TickBatch(venue="binance", shard=0, epoch=1, seq=seq, sent_us=received_ms * 1000, trades=[trade])
     delivery: Any = Message(batch)
-    assert isinstance(delivery, Message)
     await worker.on_ticks(delivery)
 
 

@@ -33,7 +33,8 @@ from cryptopulse.indicators.application.rates import RateBook
 from cryptopulse.indicators.application.shard import ShardWorker
 from cryptopulse.indicators.application.witness import WitnessRound
 from cryptopulse.indicators.entrypoints.catalogue import CatalogueConsumer
-from cryptopulse.indicators.entrypoints.http import coin_router, indicator_router, price_router, symbol_router
+from cryptopulse.indicators.entrypoints.coins import coin_router, symbol_router
+from cryptopulse.indicators.entrypoints.http import indicator_router, price_router
 from cryptopulse.indicators.entrypoints.shards import Shards, subscribe_feeds, subscribe_rates
 from cryptopulse.indicators.entrypoints.trends import trends_router
 from cryptopulse.indicators.settings import Settings

@@ -16,10 +16,11 @@ from cryptopulse.common.contracts.indicators import IndicatorUpdate, Signal
 from cryptopulse.common.contracts.intervals import DAY_MS, PUBLIC_INTERVALS, open_time
 from cryptopulse.common.contracts.ticks import TickBatch
 from cryptopulse.common.contracts.values import CONSOLIDATED
-from cryptopulse.common.errors import BusUnavailable, StoreUnavailable, UpstreamUnavailable
+from cryptopulse.common.errors import BusUnavailable, StoreUnavailable
 from cryptopulse.common.telemetry import metrics
 from cryptopulse.common.telemetry.logging import get_logger
 from cryptopulse.indicators.application.build_candles import Rate, ShardMarket
+from cryptopulse.indicators.application.find_holes import HoleSearch
 from cryptopulse.indicators.application.market_state import SNAPSHOT_VERSION, MarketState
 from cryptopulse.indicators.application.ports import (
     CandleStore,
@@ -27,10 +28,11 @@ from cryptopulse.indicators.application.ports import (
     LatestStore,
     MarketPublisher,
 )
+from cryptopulse.indicators.application.scores import scores_of
 from cryptopulse.indicators.application.store_history import FROM_TICKS, HistoryKeeper
 from cryptopulse.indicators.application.update_indicators import IndicatorBook, Key
 from cryptopulse.indicators.domain.candle_series import CandleSeries
-from cryptopulse.indicators.domain.history import bar_of_candle, holes
+from cryptopulse.indicators.domain.history import bar_of_candle
 from cryptopulse.indicators.domain.signals import SignalBoard
 
 log = get_logger(__name__)
@@ -40,26 +42,11 @@ MOST_UNSAVED: Final = 50_000
 """More closed candles than this waiting for Postgres: ticks are no longer acked, so the queue holds them back."""
 SETTLE_MS: Final = 1_000
 """How long after the last history message of a symbol its series are read anew."""
-HOLE_WINDOW_MS: Final = DAY_MS
-HOLE_WAITS_MS: Final = (60_000, 600_000, 3_600_000)
 LAGGING_US: Final = 1_000_000
 """Ticks that waited longer than this are folded without looking at forming indicators."""
 
 CAUGHT_UP_US: Final = 3_000_000
 """A queue that brought nothing for so long is empty."""
-SCORES: Final[dict[str, tuple[tuple[str, str, str], ...]]] = {
-    "1m": tuple(("change", f"change_{window}", window) for window in ("1m", "5m", "15m", "1h")),
-    "5m": tuple(("change", f"change_{window}", window) for window in ("4h", "24h")),
-    "1h": (
-        *(("change", f"change_{window}", window) for window in ("7d", "30d")),
-        ("volume_ratio", "volume_ratio_20", "1h"),
-        ("volume_zscore", "volume_zscore_20", "1h"),
-        ("rsi", "rsi_14", "1h"),
-        ("realised_volatility", "realised_volatility_30", "1h"),
-    ),
-}
-"""Which output of which interval feeds which scanner (name, output, window): the finest bars that reach far enough."""
-
 closed_total = metrics.counter("cryptopulse_candles_closed_total", "Candles closed or corrected")
 tick_age = metrics.histogram("cryptopulse_tick_age_seconds", "From receipt at the ingestor to the fold")
 late_total = metrics.counter("cryptopulse_late_ticks_total", "Trades of minutes no longer at hand")
@@ -99,7 +86,6 @@ class ShardWorker:
         self._store = store
         self._latest = latest
         self._publisher = publisher
-        self._requests = requests
         self._clock = clock
         self._live_sources = live_sources
         self._keeper = HistoryKeeper(store, epoch)
@@ -109,7 +95,7 @@ class ShardWorker:
         self._acked: Delivery | None = None
         self._signals: list[Signal] = []
         self._reload: dict[tuple[str, str], int] = {}
-        self._asked: dict[tuple[str, str, str, int, int], tuple[int, int]] = {}
+        self._holes = HoleSearch(store, requests)
         self._followed: set[tuple[str, str]] = set()
         self._restoring: dict[str, bytes] | None = None
         self._formed_ms = 0
@@ -354,30 +340,7 @@ class ShardWorker:
 
     async def _write_scores(self, values: list[IndicatorUpdate], forming: list[Candle]) -> None:
         """Scores of this shard's consolidated symbols for the market's scanners; stale symbols leave them."""
-        scores: dict[tuple[str, str, str], dict[str, float]] = {}
-        targets = self.market.state.targets
-        stale = [symbol for symbol, target in targets.items() if target.status == "stale"]
-        for value in values:
-            if value.source != CONSOLIDATED or value.symbol in stale:
-                continue
-            quote = value.symbol.partition("-")[2]
-            for name, output, window in SCORES.get(value.interval, ()):
-                score = value.values.get(output)
-                if score is not None:
-                    scores.setdefault((name, quote, window), {})[value.symbol] = score
-        for candle in forming:
-            if candle.interval == "1h" and candle.source == CONSOLIDATED and candle.symbol not in stale:
-                quote = candle.symbol.partition("-")[2]
-                scores.setdefault(("trades", quote, "1h"), {})[candle.symbol] = float(candle.trades)
-        for symbol, target in targets.items():
-            if target.price is None or symbol in stale:
-                continue
-            _, _, _, volume = self.market.stats_of(symbol, CONSOLIDATED).figures(
-                target.price, target.event_us // 1000, target.series.forming_bar("1m")
-            )
-            if volume is not None:
-                place = ("quote_volume", symbol.partition("-")[2], "24h")
-                scores.setdefault(place, {})[symbol] = float(volume * target.price)
+        scores, stale = scores_of(self.market, values, forming)
         gone = [symbol for symbol in stale if symbol not in self._gone]
         self._gone = set(stale)
         await self._latest.write_scores(scores, gone)
@@ -456,36 +419,10 @@ class ShardWorker:
 
     async def ask_for_holes(self) -> None:
         """Ask for venue candles where minutes are missing, incomplete or came too late; each range a few times at most."""
-        now = self._clock.now_ms()
         late, self.market.too_late = self.market.too_late, set()
         late_total.inc(len(late))
-        wanted = [(venue, symbol, minute, minute + 60_000) for venue, symbol, minute in late]
-        for venue in list(self.market.state.venues.values()):
-            start = venue.series.open_from
-            if start is None:
-                continue
-            rows = await self._store.range(
-                venue.symbol,
-                venue.venue,
-                "1m",
-                from_ms=start - HOLE_WINDOW_MS,
-                to_ms=start - 120_000,
-                limit=1_500,
-            )
-            wanted += [(venue.venue, venue.symbol, a, b) for a, b in holes(rows, "1m", most=3)]
-        for name, symbol, first, last in wanted:
-            place = (name, symbol, "1m", first, last)
-            times, at = self._asked.get(place, (0, 0))
-            if times >= len(HOLE_WAITS_MS) or now - at < HOLE_WAITS_MS[times - 1] * bool(times):
-                continue
-            try:
-                await self._requests.ask(symbol, "1m", first, last, venue=name, reason="hole")
-            except UpstreamUnavailable as error:
-                log.info("hole not asked for", shard=self.shard, error=str(error)[:200])
-                return
-            self._asked[place] = (times + 1, now)
-        while len(self._asked) > 10_000:
-            del self._asked[next(iter(self._asked))]
+        series = [venue.series for venue in self.market.state.venues.values()]
+        await self._holes.ask(series, late, now_ms=self._clock.now_ms())
 
 
 def _feeds(pair: str, target: str) -> bool:
