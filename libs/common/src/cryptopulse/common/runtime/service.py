@@ -134,8 +134,7 @@ class Runtime:
         except _StoppedWhileBuildingError:
             self.health.enter(Phase.DRAINING)
         finally:
-            await self._close(stack)
-            await internal.stop(SERVERS_STOP_SECONDS)
+            await self._close(stack, internal)
             lag.cancel()
             signals.remove()
         log.info("service stopped")
@@ -159,12 +158,14 @@ class Runtime:
         troubled = await run_steps(self._drain_steps)
         log.info("drained", seconds=round(self.clock.monotonic() - started, 3), troubled=troubled)
 
-    async def _close(self, stack: AsyncExitStack) -> None:
+    async def _close(self, stack: AsyncExitStack, internal: HttpServer) -> None:
         for server in self._servers:
             await server.stop(SERVERS_STOP_SECONDS)
         left = await self._loops.cancel(LOOPS_STOP_SECONDS)
         if left:
             log.warning("loops did not end", loops=left)
+        # Before the adapters: a request over a kept connection would meet a closed pool and fail.
+        await internal.stop(SERVERS_STOP_SECONDS)
         await run_steps([DrainStep("close adapters", stack.aclose, CLOSE_SECONDS)])
         await asyncio.to_thread(tracing.shutdown, FLUSH_SECONDS)
 
