@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import re
 import signal
 from collections import Counter
 from decimal import Decimal
 from typing import Any
 
+import httpx
 import psutil
 import pytest
 
@@ -44,7 +46,7 @@ async def test_ingest_chaos_ends_with_every_trade_exactly_once(
     rand = random.Random(11)
     done: Counter[str] = Counter()
     resident: list[int] = []
-    async with running_simulator(process=True, rate=RATE) as sim:
+    async with running_simulator(process=True, rate=RATE, symbols=SYMBOLS) as sim:
         ingestor.environment |= sim.environment()
         await ingestor.start(SYMBOLS=SYMBOLS)
         for market in MARKETS:
@@ -85,8 +87,15 @@ async def test_ingest_chaos_ends_with_every_trade_exactly_once(
             sent += len(ledger)
             doubled += len(every) - len(booked)
             repaired += sum(1 for trade in every if trade.flags & 2)
+        async with httpx.AsyncClient() as http:
+            metrics = (await http.get(f"{ingestor.url}/metrics")).text
+    found = re.findall(r"cryptopulse_trades_duplicate_total\{[^}]*\} (\S+)", metrics)
+    dropped = round(sum(map(float, found)))
     print(f"faults: {dict(done)}")
-    print(f"sent {sent}, repaired {repaired}, sent again after SIGKILL {doubled}, lost 0")
+    print(
+        f"sent {sent} in {SECONDS:.0f} s of faults, repaired {repaired}, doubles dropped by the ingestor {dropped},"
+        f" sent again after SIGKILL {doubled}, lost 0"
+    )
     print(
         f"memory of the ingestor: first {resident[0] >> 20} MB, last {resident[-1] >> 20} MB, most {max(resident) >> 20} MB"
     )
