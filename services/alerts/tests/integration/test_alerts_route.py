@@ -269,6 +269,28 @@ async def test_refusals_name_the_field_and_the_fix(service: Service) -> None:
         assert answer.json()["errors"], body
         if code:
             assert answer.json()["code"] == code, answer.text
+    made = await ann.post("/alerts", json={"symbol": "BTC", "condition": "cross", "price": "1"})
+    path = f"/alerts/{made.json()['id']}"
+    changes: list[tuple[dict[str, Any], str]] = [
+        ({"for_seconds": 5}, "/"),
+        ({"condition": None}, "/condition"),
+        ({"source": None}, "/source"),
+        ({"cooldown_seconds": 60}, "/"),
+        ({"bar_interval": "1m"}, "/"),
+        ({"symbol": "NOPE"}, "/symbol"),
+    ]
+    for change, pointer in changes:
+        refused = await ann.patch(path, json=change)
+        assert refused.status_code == 422, (change, refused.text)
+        assert refused.json()["errors"][0]["pointer"] == pointer, (change, refused.text)
+    for change in (
+        {"webhook_ids": None},
+        {"trigger": "recurring", "cooldown_seconds": 60},
+        {"trigger": "once"},
+    ):
+        changed = await ann.patch(path, json=change)
+        assert changed.status_code == 200, (change, changed.text)
+    assert changed.json()["cooldown_seconds"] is None
     anonymous = await ann.get("/alerts", headers={"Authorization": "Bearer nonsense"})
     assert anonymous.status_code == 401
 

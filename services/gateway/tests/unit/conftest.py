@@ -46,6 +46,7 @@ from cryptopulse.gateway.domain.accounts import RefreshToken, Session, User
 from cryptopulse.gateway.domain.limits import Policies, Policy, Verdict, gcra
 from cryptopulse.gateway.entrypoints.http.app import public_app
 from cryptopulse.gateway.entrypoints.http.edge import Origins
+from cryptopulse.gateway.entrypoints.http_protocol import HttpProtocol
 from cryptopulse.gateway.entrypoints.socket_door import SocketDoor
 from cryptopulse.gateway.entrypoints.socket_protocol import SocketProtocol
 from cryptopulse.gateway.entrypoints.stream_seed import SeedStream
@@ -426,7 +427,14 @@ class Gateway:
         sockets += [WebSocketRoute(path, seed.serve) for path in ("/ws/crypto/", "/ws/prices/")]
         app = public_app(self.use, origins, sockets=sockets)
         self._server = HttpServer(
-            app, "127.0.0.1", 0, setting="PORT", ws=SocketProtocol, ws_per_message_deflate=False
+            app,
+            "127.0.0.1",
+            0,
+            setting="PORT",
+            http=HttpProtocol,
+            ws=SocketProtocol,
+            ws_max_size=64 * 1024,
+            ws_per_message_deflate=False,
         )
         await self._server.start()
         self.url = f"127.0.0.1:{self._server.port}"

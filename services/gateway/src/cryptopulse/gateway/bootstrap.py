@@ -47,6 +47,7 @@ from cryptopulse.gateway.domain.limits import Policies
 from cryptopulse.gateway.entrypoints.bus import BusConsumers
 from cryptopulse.gateway.entrypoints.http.app import public_app
 from cryptopulse.gateway.entrypoints.http.edge import Origins
+from cryptopulse.gateway.entrypoints.http_protocol import HttpProtocol
 from cryptopulse.gateway.entrypoints.socket_door import SocketDoor
 from cryptopulse.gateway.entrypoints.socket_protocol import SocketProtocol
 from cryptopulse.gateway.entrypoints.stream_seed import SeedStream
@@ -190,6 +191,7 @@ async def build(settings: Settings, runtime: Runtime) -> AsyncIterator[None]:  #
         app,
         settings.public_host,
         settings.public_port,
+        http=HttpProtocol,
         ws=SocketProtocol,
         setting="PORT",
         ws_max_size=64 * 1024,

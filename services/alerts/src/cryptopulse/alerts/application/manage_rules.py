@@ -8,6 +8,8 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any, Final
 
+from pydantic import ValidationError
+
 from cryptopulse.alerts.application.ids import new_id
 from cryptopulse.alerts.application.manage_webhooks import WebhookManager
 from cryptopulse.alerts.application.ports import MarketReader, NewRule, RuleRepository, RuleRow
@@ -47,8 +49,14 @@ from cryptopulse.common.contracts.resolver import AmbiguousSymbolError, Resolver
 from cryptopulse.common.contracts.values import CONSOLIDATED, base_of
 from cryptopulse.common.errors import Conflict, FieldError, Invalid
 
-CAPS: Final[dict[str, int]] = {"free": 50, "pro": 500, "business": 5_000}
+CAPS: Final[dict[str, int]] = {"free": 50, "pro": 500, "enterprise": 5_000}
 DEFAULT_CAP: Final = 50
+_OPTIONS: Final = (
+    "trigger", "bar_interval", "cooldown_seconds", "for_seconds", "max_triggers", "missed",
+    "notify_resolved", "message", "note", "hysteresis",
+)  # fmt: skip
+_NEEDED: Final = frozenset({"condition", "source", "trigger"})
+"""What a change cannot take away by giving null."""
 SHORT: Final = {"above": "price_above", "below": "price_below", "cross": "price_cross"}
 
 
@@ -103,25 +111,13 @@ class RuleManager:
         row = await self._repository.get(user_id, rule_id)
         given = body.model_dump(exclude_unset=True)
         old = row.definition
-        merged = AlertCreate.model_validate(
-            {
-                "condition": given.get("condition", old.condition.model_dump(mode="json", by_alias=True)),
-                "symbol": given.get("symbol", old.symbol),
-                "source": given.get("source", old.source),
-                **{
-                    name: given.get(name, getattr(old, name))
-                    for name in ("trigger", "bar_interval", "cooldown_seconds", "for_seconds", "max_triggers", "missed",
-                                 "notify_resolved", "message", "note", "hysteresis")
-                    if given.get(name, getattr(old, name)) is not None
-                },
-            }
-        )  # fmt: skip
+        merged = _merged(old, given)
         definition = await self.definition(merged)
         rearm = bool({"condition", "symbol", "source", "trigger", "hysteresis", "for_seconds"} & set(given))
         changed = dataclasses.replace(
             row,
             definition=definition,
-            webhook_ids=list(dict.fromkeys(given.get("webhook_ids", row.webhook_ids))),
+            webhook_ids=list(dict.fromkeys(given.get("webhook_ids", row.webhook_ids) or ())),
             expires_at=self._given_expiry(given, row),
         )
         if rearm:
@@ -284,6 +280,38 @@ class RuleManager:
                 errors=(FieldError("/expires_at", "not-in-the-future", "give a later time with a zone"),),
             )
         return expires
+
+
+def _merged(old: RuleDefinition, given: Mapping[str, Any]) -> AlertCreate:
+    """The rule as it would be created now. Raises `Invalid` that names the fields that do not go together."""
+    kept = {
+        "condition": old.condition.model_dump(mode="json", by_alias=True),
+        "symbol": old.symbol,
+        "source": old.source,
+        **{name: getattr(old, name) for name in _OPTIONS},
+    }
+    trigger = given.get("trigger") or old.trigger
+    if trigger != "recurring":
+        kept.pop("cooldown_seconds")
+    if not trigger.startswith("once_per_bar"):
+        kept.pop("bar_interval")
+    wanted = kept | {name: value for name, value in given.items() if name in kept or name in _OPTIONS}
+    optional = {name: value for name, value in wanted.items() if value is not None or name in _NEEDED}
+    try:
+        return AlertCreate.model_validate(optional)
+    except ValidationError as error:
+        faults = tuple(_fault(fault) for fault in error.errors(include_url=False, include_input=False))
+        detail = "; ".join(f"{fault.pointer} {fault.detail}" for fault in faults[:3])
+        raise Invalid(detail, code="validation-failed", errors=faults) from error
+
+
+def _fault(fault: Mapping[str, Any]) -> FieldError:
+    """A fault of the merged rule, with a pointer into the body that changed it; the union's own tags are left out."""
+    place = [str(part) for part in fault["loc"] if part not in {"short", "full"}]
+    text = str(fault["msg"]).removeprefix("Value error, ")
+    return FieldError(
+        "/" + "/".join(place), str(fault["type"]).replace("_", "-"), text[:1].lower() + text[1:]
+    )
 
 
 def resolve(resolver: Resolver, text: str, pointer: str) -> str:

@@ -149,6 +149,8 @@ def _operation(
     }
     if spec.description or is_alias:
         note = f"Another path of `{spec.method} {spec.path}`." if is_alias else ""
+        if is_alias and spec.path.startswith("/v1/") and spec.request is not None:
+            note += " Unknown fields are ignored here."
         entry["description"] = " ".join(filter(None, (spec.description, note)))
     if spec.request is not None:
         schema = {"$ref": names[spec.request, "validation"]}
@@ -215,8 +217,12 @@ def _inlined(schema: Any, definitions: Mapping[str, Any]) -> Any:
     return schema
 
 
+def _takes_idempotency_key(spec: RouteSpec) -> bool:
+    return spec.method == "POST" and spec.scope is not None
+
+
 def _header_parameters(spec: RouteSpec) -> list[dict[str, Any]]:
-    if spec.method != "POST" or spec.scope is None:
+    if not _takes_idempotency_key(spec):
         return []
     text = "The same key with the same request gets the first answer again, for 24 h."
     schema = {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[A-Za-z0-9_-]+$"}
@@ -240,7 +246,8 @@ def _responses(spec: RouteSpec, names: Mapping[tuple[Any, str], str]) -> dict[st
     if spec.path == "/v1/prices/{symbol}":
         found["304"] = {"description": "Not changed since the version of `If-None-Match`"}
     problem = {_PROBLEM: {"schema": {"$ref": REF.format(model="Problem")}}}
-    for status in sorted({400, 401, 429, 500, 503, *spec.errors}):
+    once = {409, 422} if _takes_idempotency_key(spec) else set()
+    for status in sorted({400, 401, 429, 500, 503, *once, *spec.errors}):
         found.setdefault(str(status), {"description": _MEANING.get(status, "Error"), "content": problem})
     if spec.path == "/health/":
         found["503"] = {**answer, "description": "Prices cannot be served"}

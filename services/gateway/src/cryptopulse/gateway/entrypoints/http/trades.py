@@ -81,7 +81,7 @@ OPERATIONS: Final = (
             "/v1/trades/{symbol}",
             "list_trades",
             "Newest trades of a symbol",
-            None,
+            "market:read",
             2,
             None,
             Trades,
