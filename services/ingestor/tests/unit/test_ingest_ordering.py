@@ -5,11 +5,12 @@ from __future__ import annotations
 import random
 from decimal import Decimal
 
+import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
 from cryptopulse.common.contracts.ticks import BACKFILL, LATE, SNAPSHOT, Trade
-from cryptopulse.ingestor.domain.ordering import HELD_LIMIT, Gap, TradeGuard
+from cryptopulse.ingestor.domain.ordering import HELD_LIMIT, SPAN_IDS, Gap, TradeGuard
 
 SECOND = 1_000_000
 
@@ -99,14 +100,34 @@ def test_a_repair_that_overlaps_the_live_trades_doubles_nothing() -> None:
     assert lost == []
 
 
-def test_two_gaps_of_one_symbol_are_named_one_after_the_other() -> None:
+def test_holes_close_together_are_one_gap_and_the_held_between_them_keep_their_turn() -> None:
     guard = TradeGuard(hold_us=0)
-    feed(guard, a_trade(1), a_trade(3), a_trade(5))
-    (first,) = guard.due(10**18)
-    assert (first.first_id, first.last_id) == (2, 2)
-    passed, _ = guard.repaired(first, [a_trade(2)])
+    feed(guard, a_trade(1), a_trade(3), a_trade(6), a_trade(7))
+    (gap,) = guard.due(10**18)
+    assert (gap.first_id, gap.last_id) == (2, 5)
+    assert gap.to_us == a_trade(6).event_us
+    passed, lost = guard.repaired(gap, [a_trade(n) for n in (2, 3, 5)])
+    assert [(trade.trade_id, bool(trade.flags & BACKFILL)) for trade in passed] == [
+        (2, True), (3, False), (5, True), (6, False), (7, False),
+    ]  # fmt: skip
+    assert [(hole.first_id, hole.last_id) for hole in lost] == [(4, 4)]
+
+
+def test_holes_far_apart_or_still_young_are_named_one_after_the_other() -> None:
+    guard = TradeGuard(hold_us=2_000_000)
+    feed(guard, a_trade(1), a_trade(3))
+    feed(guard, a_trade(3 + SPAN_IDS))
+    old = a_trade(3).received_us + 2_000_000
+    (first,) = guard.due(old + 10**12)
+    assert (first.first_id, first.last_id) == (2, 1 + SPAN_IDS)
+    young = TradeGuard(hold_us=2_000_000)
+    late = msgspec.structs.replace(a_trade(5), received_us=old)
+    feed(young, a_trade(1), a_trade(3), late)
+    (gap,) = young.due(old)
+    assert (gap.first_id, gap.last_id) == (2, 2)
+    passed, _ = young.repaired(gap, [a_trade(2)])
     assert ids(passed) == [2, 3]
-    (second,) = guard.due(10**18)
+    (second,) = young.due(old + 2_000_000)
     assert (second.first_id, second.last_id) == (4, 4)
 
 

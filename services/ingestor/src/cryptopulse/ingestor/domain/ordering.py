@@ -12,6 +12,8 @@ from cryptopulse.common.contracts.ticks import BACKFILL, LATE, SNAPSHOT, Trade
 
 HELD_LIMIT: Final = 5_000
 """Trades kept behind a gap per symbol before the gap is declared."""
+SPAN_IDS: Final = 1_000
+"""Holes that lie so close together are fetched together: venues answer with pages of this size for the price of one trade."""
 ABANDONED_LIMIT: Final = 64
 """Ranges per symbol that were declared missing and may still arrive."""
 REBASE_AFTER: Final = 3
@@ -131,7 +133,7 @@ class TradeGuard:
             if line.asked is None and (
                 now_us - line.held_since_us >= self.hold_us or len(line.held) >= HELD_LIMIT
             ):
-                line.asked = self._gap(line, symbol)
+                line.asked = self._widened(line, self._gap(line, symbol), now_us)
                 self.counts.gaps += 1
                 found.append(line.asked)
         return found
@@ -247,6 +249,17 @@ class TradeGuard:
         assert line.last is not None
         first_held = line.held[min(line.held)]
         return Gap(symbol, line.last + 1, first_held.trade_id - 1, line.last_us, first_held.event_us)
+
+    def _widened(self, line: _Line, gap: Gap, now_us: int) -> Gap:
+        """The gap up to the last hole that lies within `SPAN_IDS` and had its time, too: one call of a venue fills them all."""
+        patient = [n for n, trade in line.held.items() if now_us - trade.received_us >= self.hold_us]
+        last_id = min(gap.first_id + SPAN_IDS, max(patient, default=0)) - 1
+        while last_id in line.held:
+            last_id -= 1
+        if last_id <= gap.last_id:
+            return gap
+        behind = line.held[min(n for n in line.held if n > last_id)]
+        return Gap(gap.symbol, gap.first_id, last_id, gap.from_us, behind.event_us)
 
     def _skip_to(self, line: _Line, symbol: str, next_id: int, at_us: int) -> list[Gap]:
         """Give up the ids before `next_id` that are not handed on yet; nothing when there are none."""
