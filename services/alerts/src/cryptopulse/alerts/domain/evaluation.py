@@ -140,7 +140,8 @@ class ShardEngine:
             if number and market.sequence and number > market.sequence + 1:
                 self._note_hole(market, trade.event_us, trade.price)
             market.sequence = number or market.sequence
-            index, price = market.index, trade.price
+            index = market.index
+            price: Number = trade.price
             if index.floor < price < index.ceiling and not market.has_extras:
                 # As `_step` does, without the call: this is nearly every trade.
                 index.value = price
