@@ -1,17 +1,19 @@
 """The most read indicators of a forming bar in one pass: what the closed bars leave constant is worked out once a bar.
 
-`arm` folds the states of ten studies into plain numbers and answers a function of the forming bar alone. Its values are
+`arm` folds the states of twelve studies into plain numbers and answers a function of the forming bar alone. Its values are
 those of the studies' `evaluate`, to the last bit: the same operations on the same numbers in the same order, or exact ones.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
+from itertools import accumulate
 from math import sqrt
 from typing import Final
 
 from cryptopulse.indicators.domain.averages import Ema, Sma
-from cryptopulse.indicators.domain.momentum import Rsi, Stochastic
+from cryptopulse.indicators.domain.momentum import Cci, Rsi, Stochastic
 from cryptopulse.indicators.domain.points import Point, Scale, Window
 from cryptopulse.indicators.domain.study import State, Study, Values
 from cryptopulse.indicators.domain.trend import Adx, Atr, Macd
@@ -22,11 +24,11 @@ Look = Callable[[Point], Values]
 """Values of `OUTPUTS` as if this bar closed now. Pure."""
 
 _PARTS: Final[tuple[Study, ...]] = (
-    Sma(20), Ema(12), Ema(26), Rsi(14), Macd(), Bollinger(), Atr(14), Adx(14), Stochastic(), Obv(),
+    Sma(20), Sma(50), Ema(12), Ema(26), Rsi(14), Macd(), Bollinger(), Atr(14), Adx(14), Stochastic(), Obv(), Cci(20),
 )  # fmt: skip
 OUTPUTS: Final[tuple[str, ...]] = tuple(name for part in _PARTS for name in part.outputs)
-"""The 23 outputs of the studies above with their usual parameters."""
-LEAST_BARS: Final = 34
+"""The 25 outputs of the studies above with their usual parameters."""
+LEAST_BARS: Final = 50
 """Closed bars from which on every one of them has a value and no seed is pending."""
 
 
@@ -54,7 +56,20 @@ def arm(states: Sequence[State], window: Window, scale: Scale) -> Look | None:  
     if window.count < LEAST_BARS:
         return None
     ps, vs = scale.price, scale.volume
-    total, fast0, slow0, (gain0, loss0), (_, _, signal0), _, (_, atr0), movement, stochastic, obv0 = states
+    (
+        total,
+        long_total,
+        fast0,
+        slow0,
+        (gain0, loss0),
+        (_, _, signal0),
+        _,
+        (_, atr0),
+        movement,
+        stochastic,
+        obv0,
+        _,
+    ) = states
     fast_a, slow_a, signal_a = 2.0 / 13, 2.0 / 27, 2.0 / 10
     gain_kept, loss_kept = gain0 - gain0 / 14, loss0 - loss0 / 14
 
@@ -65,6 +80,14 @@ def arm(states: Sequence[State], window: Window, scale: Scale) -> Look | None:  
     plain = sum(moves)
     spread, twice = 20 * sum([move * move for move in moves]) - plain * plain, 2 * plain
     window_scale = 20 * ps
+    long_total -= window.closes[-50]
+    long_scale = 50 * ps
+
+    # A sum of distances from a mean, by rank: what stands below it, and what above.
+    ranked = sorted(window.typical[-19:])
+    below = [0, *accumulate(ranked)]
+    typical_sum = below[-1]
+    apart = [20 * (typical_sum - 2 * part) for part in below]
 
     reach0, plus0, minus0, _, adx0 = movement
     reach0 -= reach0 / 14
@@ -100,13 +123,23 @@ def arm(states: Sequence[State], window: Window, scale: Scale) -> Look | None:  
         reach = 2.0 * root / window_scale
         percent = None if root == 0 else 0.5 + (20 * close - closes) / (4.0 * root)
 
+        typical = bar.tp
+        typicals = typical_sum + typical
+        far = 20 * typical - typicals
+        rank = bisect_left(ranked, -(-typicals // 20))
+        distance = abs(far) + apart[rank] + typicals * (2 * rank - 19)
+
         true_range = ((last if last > high else high) - (last if last < low else low)) / ps  # noqa: FURB136
         atr = atr0 + (true_range - atr0) / 14
 
         up, down = high - last_high, last_low - low
         ranges = reach0 + true_range
-        plus = plus0 + up / ps if up > down and up > 0 else plus0
-        minus = minus0 + down / ps if down > up and down > 0 else minus0
+        plus, minus = plus0, minus0
+        if up > down:
+            if up > 0:
+                plus += up / ps
+        elif down > up and down > 0:
+            minus += down / ps
         if ranges == 0:
             plus_di = minus_di = dx = 0.0
         else:
@@ -126,6 +159,7 @@ def arm(states: Sequence[State], window: Window, scale: Scale) -> Look | None:  
 
         return (
             middle,
+            (long_total + close) / long_scale,
             fast,
             slow,
             rsi,
@@ -135,6 +169,7 @@ def arm(states: Sequence[State], window: Window, scale: Scale) -> Look | None:  
             adx0 + (dx - adx0) / 14, plus_di, minus_di,
             raw, d, d, slow_d,
             (obv0 - bar.v if move < 0 else obv0 + bar.v) / vs,
+            None if distance == 0 else far * 20 / (0.015 * distance),
         )  # fmt: skip
 
     return look

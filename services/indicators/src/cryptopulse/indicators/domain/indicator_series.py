@@ -38,22 +38,21 @@ class IndicatorSeries:
         self._others = [at for at in range(len(self.studies)) if at not in (self._parts or ())]
         ordered = [*(self._parts or ()), *self._others]
         shown = [name for at in ordered for name in self.studies[at].outputs]
-        self._place = itemgetter(*map(shown.index, self.names)) if len(shown) > 1 else tuple
+        self._place = None if shown == list(self.names) else itemgetter(*map(shown.index, self.names))
         self._look: fused.Look | None = None
 
     def provisional(self, bar: Point) -> list[float | None]:
         """The values as if `bar` closed now, in the order of `names`."""
-        window, studies, states = self.window, self.studies, self.states
         look = self._look or self.arm()
-        values: list[float | None] = []
         if look is None:
-            for study, state in zip(studies, states, strict=True):
-                values.extend(study.evaluate(state, window, bar)[0])
-            return values
-        values.extend(look(bar))
+            looked: list[float | None] = []
+            for study, state in zip(self.studies, self.states, strict=True):
+                looked.extend(study.evaluate(state, self.window, bar)[0])
+            return looked
+        values = [*look(bar)]
         for at in self._others:
-            values.extend(studies[at].evaluate(states[at], window, bar)[0])
-        return list(self._place(values))
+            values.extend(self.studies[at].evaluate(self.states[at], self.window, bar)[0])
+        return values if self._place is None else list(self._place(values))
 
     def arm(self) -> fused.Look | None:
         """The fused look at the bar that follows; None in warm-up and where its parts are not in the set."""
