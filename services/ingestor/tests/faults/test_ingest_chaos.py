@@ -39,7 +39,7 @@ CHAOS: tuple[dict[str, Any], ...] = (
 )
 
 
-@pytest.mark.timeout(SECONDS + 180)
+@pytest.mark.timeout(SECONDS + 400)
 async def test_ingest_chaos_ends_with_every_trade_exactly_once(
     collector: Any, ingestor: Any, eventually: Any
 ) -> None:
@@ -75,7 +75,10 @@ async def test_ingest_chaos_ends_with_every_trade_exactly_once(
         sent = doubled = repaired = 0
         for venue, symbol in MARKETS:
             newest = (await sim.control.trades(venue, symbol, limit=1))[-1]["id"]
-            await eventually(lambda v=venue, s=symbol, n=newest: n in collector.ids(v, s)[-50:], 30)
+            await eventually(lambda v=venue, s=symbol, n=newest: n in collector.ids(v, s)[-20_000:], 30)
+            await eventually(
+                lambda v=venue, s=symbol, n=newest: _is_whole(collector.ids(v, s), n), 120, symbol
+            )
             every = collector.trades[venue, symbol]
             booked = {trade.trade_id: trade for trade in every}
             first = every[0].trade_id
@@ -102,6 +105,11 @@ async def test_ingest_chaos_ends_with_every_trade_exactly_once(
     assert collector.conflated == []
     assert max(resident) < 400 << 20
     assert doubled < RATE * 3 * 2
+
+
+def _is_whole(ids: list[int], newest: int) -> bool:
+    """Nothing between our first one and the newest is missing; what a failing venue held back comes late."""
+    return len({n for n in ids if ids[0] <= n <= newest}) == newest - ids[0] + 1
 
 
 async def _ledger(

@@ -131,6 +131,23 @@ def test_holes_far_apart_or_still_young_are_named_one_after_the_other() -> None:
     assert (second.first_id, second.last_id) == (4, 4)
 
 
+def test_what_was_passed_over_comes_late_once_and_leaves_open_gaps_alone() -> None:
+    guard = TradeGuard(hold_us=0)
+    feed(guard, a_trade(1), a_trade(5))
+    (gap,) = guard.due(10**18)
+    passed, (hole,) = guard.repaired(gap, [])
+    assert (ids(passed), hole.first_id, hole.last_id) == ([5], 2, 4)
+    feed(guard, a_trade(8))
+    (waiting,) = guard.due(10**18)
+    late = guard.repaired_late(hole, [a_trade(4), a_trade(2), a_trade(7)])
+    assert ids(late) == [2, 4]
+    assert all(trade.flags & LATE and trade.flags & BACKFILL for trade in late)
+    assert guard.repaired_late(hole, [a_trade(2)]) == []
+    assert guard.due(10**18) == []
+    assert ids(guard.repaired(waiting, [a_trade(6), a_trade(7)])[0]) == [6, 7, 8]
+    assert guard.counts.lost == 1
+
+
 def test_a_renumbering_backwards_is_believed_after_three_and_loses_none() -> None:
     guard = TradeGuard()
     feed(guard, a_trade(5_000_000))

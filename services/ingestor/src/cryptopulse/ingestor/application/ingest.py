@@ -104,6 +104,11 @@ class Ingest:
             self._emit(trade)
         return lost
 
+    def repaired_late(self, hole: Gap, trades: Sequence[Trade]) -> None:
+        """Hand on what a repair brought after the stream had gone on without it."""
+        for trade in self.guard.repaired_late(hole, trades):
+            self._emit(trade)
+
     def forget(self) -> None:
         """Drop what waits and every id: another replica goes on from here."""
         self.guard.reset()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from typing import Final
 
@@ -19,7 +19,11 @@ from cryptopulse.ingestor.application.ports import Venue
 from cryptopulse.ingestor.domain.ordering import Gap
 
 REPAIR_SECONDS: Final = 20.0
-"""A gap whose repair takes longer is declared; what waits behind it must go on."""
+"""A gap whose repair takes longer no longer holds back what waits behind it; the repair goes on beside it."""
+LATE_SECONDS: Final = 600.0
+"""So long a venue that fails or limits us is asked for what was passed over; then it is declared missing."""
+LATE_REPAIRS: Final = 32
+"""So many repairs may go on beside the stream."""
 EMPTY_ANSWERS: Final = 3
 """So many answers without the end of the gap: the venue does not have it."""
 PARALLEL: Final = 2
@@ -48,6 +52,8 @@ class Repair:
         self._names = names
         self._on_loss = on_loss
         self._slots = asyncio.Semaphore(PARALLEL)
+        self._late_slot = asyncio.Semaphore(1)
+        self._late: set[asyncio.Task[None]] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._busy: set[str] = set()
         self.gaps: deque[TradeGap] = deque(maxlen=GAPS_KEPT)
@@ -69,13 +75,14 @@ class Repair:
     @property
     def running(self) -> int:
         """Repairs under way."""
-        return len(self._tasks)
+        return len(self._tasks) + len(self._late)
 
     async def close(self) -> None:
         """Give up what is under way: the ids are kept, the next start repairs."""
-        for task in self._tasks:
+        under_way = [*self._tasks, *self._late]
+        for task in under_way:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*under_way, return_exceptions=True)
 
     async def _repair(self, gap: Gap) -> None:
         log.info(
@@ -87,20 +94,46 @@ class Repair:
             size=gap.size,
         )
         found: list[Trade] = []
+        is_over = True
         try:
             if gap.size <= self._venue.repair_limit:
                 async with self._slots, asyncio.timeout(REPAIR_SECONDS):
                     await self._fetch(gap, found)
-        except (CryptoPulseError, TimeoutError) as error:
-            log.warning(
-                "repair failed", venue=self._venue.name, symbol=gap.symbol, error=str(error) or "too slow"
-            )
+        except TimeoutError:
+            is_over = False
+            log.warning("repair takes long", venue=self._venue.name, symbol=gap.symbol, found=len(found))
+        except CryptoPulseError as error:
+            log.warning("repair failed", venue=self._venue.name, symbol=gap.symbol, error=str(error))
         finally:
             self._busy.discard(gap.symbol)
         lost = self._ingest.repaired(gap, found)
         _REPAIRED.labels(self._venue.name).inc(len(found))
         for hole in lost:
-            self._declare(hole)
+            if is_over or len(self._late) >= LATE_REPAIRS:
+                self._declare(hole)
+            else:
+                task = asyncio.create_task(self._repair_late(hole), name=f"late {hole.symbol}")
+                self._late.add(task)
+                task.add_done_callback(self._late.discard)
+
+    async def _repair_late(self, hole: Gap) -> None:
+        """What the stream went on without: handed on as late when the venue gives it after all, declared otherwise."""
+        found: list[Trade] = []
+        try:
+            async with asyncio.timeout(LATE_SECONDS), self._late_slot:
+                await self._fetch(hole, found)
+        except (CryptoPulseError, TimeoutError) as error:
+            log.warning(
+                "late repair failed",
+                venue=self._venue.name,
+                symbol=hole.symbol,
+                error=str(error) or "too slow",
+            )
+        self._ingest.repaired_late(hole, found)
+        _REPAIRED.labels(self._venue.name).inc(len(found))
+        have = {trade.trade_id for trade in found}
+        for missing in _runs(hole, have):
+            self._declare(missing)
 
     async def _fetch(self, gap: Gap, found: list[Trade]) -> None:
         """Collect into `found`, so that a time-out keeps what came; a venue that fails is asked again until then."""
@@ -149,3 +182,17 @@ class Repair:
             )
         )
         self._on_loss(hole)
+
+
+def _runs(hole: Gap, have: Collection[int]) -> list[Gap]:
+    """The ranges of a hole that are still missing."""
+    found: list[Gap] = []
+    start: int | None = None
+    for trade_id in range(hole.first_id, hole.last_id + 2):
+        is_missing = trade_id <= hole.last_id and trade_id not in have
+        if is_missing and start is None:
+            start = trade_id
+        elif not is_missing and start is not None:
+            found.append(replace(hole, first_id=start, last_id=trade_id - 1))
+            start = None
+    return found

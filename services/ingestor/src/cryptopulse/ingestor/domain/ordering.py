@@ -167,6 +167,19 @@ class TradeGuard:
         lost += self._skip_to(line, gap.symbol, gap.last_id + 1, gap.to_us)
         return passed + self._follow(line, gap.symbol), lost
 
+    def repaired_late(self, hole: Gap, trades: Sequence[Trade]) -> list[Trade]:
+        """Trades of a hole that was passed over: each once, flagged as late, in id order; open gaps are not touched."""
+        line = self._lines.get(hole.symbol)
+        if line is None:
+            return []
+        passed = [
+            _flagged(trade, BACKFILL | LATE)
+            for trade in sorted(trades, key=_by_id)
+            if hole.first_id <= trade.trade_id <= hole.last_id and self._was_abandoned(line, trade.trade_id)
+        ]
+        self.counts.repaired += len(passed)
+        return passed
+
     def last_ids(self) -> dict[str, tuple[int, int]]:
         """Symbol -> (newest id handed on, its event time): what a restart needs."""
         return {s: (line.last, line.last_us) for s, line in self._lines.items() if line.last is not None}
