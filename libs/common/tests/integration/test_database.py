@@ -215,6 +215,17 @@ async def test_a_silent_partition_is_noticed_in_bounded_time(url: str) -> None:
 
 
 @pytest.mark.usefixtures("quick")
+async def test_a_ping_that_runs_out_of_time_does_not_end_the_pings(url: str) -> None:
+    async with proxied(url) as (proxy, through), opened(through) as db:
+        await until(lambda: db.check().ok)
+        proxy.toxics.blackhole = True
+        await until(lambda: not db.check().ok, 30)
+        proxy.toxics.blackhole = False
+        proxy.reset()
+        await until(lambda: db.check().ok, 30)
+
+
+@pytest.mark.usefixtures("quick")
 async def test_a_fail_over_that_answers_read_only_makes_new_connections(url: str) -> None:
     name = urlsplit(url).path[1:]
     admin = await asyncpg.connect(url)

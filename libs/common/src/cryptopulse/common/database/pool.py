@@ -206,6 +206,9 @@ class Database:
             ):
                 return Check(ok=False, detail="the pool is exhausted")
             return Check(ok=False, detail=str(error))
+        except TimeoutError:
+            # The time-out of the ping itself, as after the process stood still: it must not end the pings.
+            return Check(ok=False, detail="the ping ran out of time")
         return Check(ok=True)
 
     async def _warm(self) -> None:
