@@ -43,7 +43,6 @@ async def whole_stand() -> AsyncIterator[Stand]:
         pytest.skip(reason)
     async with running_stand() as stand:
         await stand.heal()
-        await stand.settled_in()
         yield stand
 
 

@@ -37,6 +37,7 @@ async def route_case(
     stand: Stand, report: Report, during: Callable[[], Awaitable[None]], *, but: tuple[str, ...] = ()
 ) -> None:
     """Do the damage and its repair, wait for fresh prices, compare all minutes with the ledger; `but` may have ended."""
+    await stand.settled_in()
     judge = Judge(stand)
     pids = {service: stand.processes[service].pid for service in FIVE}
     async with watching(stand) as pulse:

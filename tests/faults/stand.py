@@ -207,6 +207,7 @@ class Stand(System):
     proxies: Proxies | None = None
     overrides: dict[str, dict[str, str]] = field(default_factory=dict)
     public: dict[str, int] = field(default_factory=dict)
+    has_settled: bool = False
 
     @property
     def proxy(self) -> dict[str, TcpProxy]:
@@ -307,8 +308,10 @@ class Stand(System):
             return bool(series) and not any(series)
 
         await self.until(done, what="the history is stored", of="ingestor", seconds=180)
-        next_minute = (time.time() // 60 + 1) * 60
-        await asyncio.sleep(next_minute - time.time())
+        if not self.has_settled:
+            next_minute = (time.time() // 60 + 1) * 60
+            await asyncio.sleep(next_minute - time.time())
+        self.has_settled = True
 
     async def metrics(self, service: str) -> dict[str, float]:
         """The samples of a service's metrics, keyed as they are written."""

@@ -22,7 +22,6 @@ VENUE_RATE = float(os.environ.get("CRYPTOPULSE_FAULT_VENUE_RATE", "300"))
 REST_RATE = 80
 
 
-@pytest.mark.quick
 @pytest.mark.broker
 async def test_01_broker_killed_and_back(stand: Stand) -> None:
     async def during() -> None:
