@@ -8,7 +8,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
 from cryptopulse.common.testing.servers.boot import Servers
@@ -19,6 +19,7 @@ from tools.local_stack.console import say
 from tools.local_stack.system import provide
 
 _END_SECONDS = 30.0
+_URLS = ("RABBITMQ_URL", "REDIS_URL", "DATABASE_URL")
 
 
 @contextmanager
@@ -50,9 +51,13 @@ def serve(folder: Path, environ: Mapping[str, str], env_file: Path | None) -> in
 def exec_with_servers(folder: Path, environ: Mapping[str, str], command: Sequence[str]) -> int:
     """Boot, run `command` with the URLs in its environment, stop; the command's exit code.
 
+    Inside another such command, or where all servers are given, nothing is booted and no folder taken.
+
     The command shares our terminal: Ctrl-C reaches it too, so we only wait for it then.
     """
-    with _servers(folder, environ) as urls:
+    given = all(environ.get(name) for name in _URLS)
+    around: AbstractContextManager[dict[str, str]] = nullcontext({}) if given else _servers(folder, environ)
+    with around as urls:
         process = subprocess.Popen(
             command,
             env={**environ, **urls, "REQUIRE_BACKENDS": "1"},
