@@ -12,7 +12,9 @@ from urllib.parse import urlsplit
 import pytest
 
 ROOT = Path(__file__).resolve().parent
-KINDS = frozenset({"unit", "contract", "architecture", "deploy", "images", "integration", "e2e", "faults", "readme"})
+KINDS = frozenset(
+    {"unit", "contract", "architecture", "deploy", "images", "integration", "e2e", "faults", "readme"}
+)
 SHARED_SETTING = "CRYPTOPULSE_SHARED"
 
 _BACKEND_URLS = ("RABBITMQ_URL", "RABBITMQ_MANAGEMENT_URL", "REDIS_URL", "DATABASE_URL")
