@@ -21,7 +21,7 @@ LOCK_FLAGS := --quiet --universal --generate-hashes --python-version 3.11 --no-h
 RERUN := --reruns 1 --reruns-delay 2 -rR
 # Integration tests mostly wait for servers, so more of them run at once than there are cores.
 WORKERS ?= 4
-STEPS ?= lint unit contract architecture deploy deploy-check image-native integration e2e faults-quick
+STEPS ?= lint unit contract architecture deploy deploy-check image-native integration e2e
 
 ##@ Daily
 
