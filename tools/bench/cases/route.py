@@ -169,7 +169,7 @@ async def _judged(system: System, seen: Seen) -> tuple[float, float]:
     """The verdict once everything on its way has arrived: what is late is not lost."""
     verdict = await _judge(system, seen)
     for _ in range(CATCH_UP_LOOKS):
-        if verdict == (0, 0):
+        if not any(verdict):
             break
         await asyncio.sleep(2)
         verdict = await _judge(system, seen)
