@@ -108,6 +108,14 @@ async def _alert_reaches_socket_and_webhook(
             )
             assert made.status_code == httpx.codes.CREATED, made.text
             assert made.json()["currently_true"] is currently
+        for venue, symbol in (("binance", "BTC-USDT"), ("coinbase", "BTC-USD")):
+            path = [
+                [seconds, float(price) * factor]
+                for seconds, factor in ((1, 1.01), (4, 0.99), (7, 1.01), (10, 0.99))
+            ]
+            await system.control(
+                "POST", "/script", json={"venue": venue, "symbol": symbol, "path": path, "hold": True}
+            )
         event = await _alert_frame(socket)
     delivery = await receiver.first(WAIT_SECONDS)
     assert delivery.body["type"] == "alert.triggered"
