@@ -82,6 +82,30 @@ class PostgresAccounts:
                 "UPDATE users SET verified_at = coalesce(verified_at, $2) WHERE id = $1::uuid", user_id, at
             )
 
+    async def set_admin(self, email: str, is_admin: bool) -> str | None:
+        """Give or take the right to `/v1/admin`; the user's id, None when nobody has the address.
+
+        Tokens carry it from the next login or refresh on: who takes it ends the user's sessions as well.
+        """
+        async with self._db.connection() as conn:
+            found = await conn.fetchval(
+                "UPDATE users SET is_admin = $2 WHERE email = $1 RETURNING id::text", email, is_admin
+            )
+        return None if found is None else str(found)
+
+    async def list_users(self, limit: int, after: tuple[datetime, str] | None) -> list[User]:
+        """Users, newest first, after a position (created, id)."""
+        at, ident = after or (None, None)
+        async with self._db.connection() as conn:
+            rows = await conn.fetch(
+                f"SELECT {_USER} FROM users WHERE ($2::timestamptz IS NULL OR (created_at, id) < ($2, $3::uuid)) "  # noqa: S608 - constants
+                "ORDER BY created_at DESC, id DESC LIMIT $1",
+                limit,
+                at,
+                ident,
+            )
+        return [User(**row) for row in rows]
+
     async def delete_user(self, user_id: str) -> list[str]:
         """Delete a user with everything that hangs on him; ids of sessions and keys that lived."""
         async with self._db.transaction() as conn:
