@@ -100,3 +100,11 @@ def test_the_same_closed_bar_does_not_speak_twice() -> None:
     board.on_values(an_update(0, sma_50=10, sma_200=11), now_us=1)
     assert len(said(board, an_update(1, sma_50=12, sma_200=11))) == 1
     assert said(board, an_update(1, sma_50=12, sma_200=11)) == []
+
+
+def test_signals_of_a_symbol_are_numbered_by_one_within_the_owners_epoch() -> None:
+    board = SignalBoard(9)
+    board.on_values(an_update(0, sma_50=10, sma_200=11), now_us=1)
+    found = board.on_values(an_update(1, closed=False, sma_50=12, sma_200=11), now_us=2)
+    found += board.on_values(an_update(1, sma_50=12, sma_200=11), now_us=4)
+    assert [(s.epoch, s.offset) for s in found] == [(9, 1), (9, 2)]

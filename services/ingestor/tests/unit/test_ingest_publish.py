@@ -147,6 +147,22 @@ async def test_a_batch_leaves_at_512_ticks_or_after_the_flush_time_in_order() ->
     assert bus.sent[0][2] == "batch.0.binance"
 
 
+async def test_trades_of_a_symbol_are_numbered_on_over_batches_and_what_leaves_again_keeps_them() -> None:
+    bus = FakeBus()
+    bus.away = 1
+    publisher = a_publisher(bus)
+    for n in range(1, FLUSH_TICKS + 11):
+        publisher.add_trade(a_trade(n, "ETH-USDT" if n % 4 == 0 else "BTC-USDT"))
+    await run_for(publisher, 0.2)
+    for symbol in ("BTC-USDT", "ETH-USDT"):
+        numbers = []
+        for batch in bus.batches:
+            mine = [trade for trade in batch.trades if trade.symbol == symbol]
+            numbers += list(range(batch.offsets[symbol], batch.offsets[symbol] + len(mine)))
+        assert numbers == list(range(1, len(numbers) + 1))
+        assert len(numbers) > 100
+
+
 @pytest.mark.parametrize(
     ("topics", "keys"),
     [

@@ -24,6 +24,7 @@ from cryptopulse.indicators.adapters.catalogue_repository import CatalogueReposi
 from cryptopulse.indicators.adapters.history_requests import IngestorHistoryRequests
 from cryptopulse.indicators.adapters.latest_reader import RedisLatestReader
 from cryptopulse.indicators.adapters.latest_store import RedisLatestStore
+from cryptopulse.indicators.adapters.positions import RedisPositions
 from cryptopulse.indicators.adapters.publisher import BusMarketPublisher
 from cryptopulse.indicators.adapters.ta_engine import TaEngine
 from cryptopulse.indicators.application.catalogue_view import CatalogueView
@@ -65,7 +66,7 @@ async def build(settings: Settings, runtime: Runtime) -> AsyncIterator[None]:
     view = CatalogueView(reader)
     rates = RateBook()
     engine = TaEngine(settings.worker_processes)
-    publisher = BusMarketPublisher(bus, clock)
+    publisher = BusMarketPublisher(bus, clock, RedisPositions(redis))
     requests = IngestorHistoryRequests(ingestor)
 
     def worker(shard: int, epoch: int) -> ShardWorker:

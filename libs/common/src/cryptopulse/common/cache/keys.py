@@ -40,6 +40,10 @@ FORMING_BEFORE: Final = "-"
 """Appended to the interval in `forming`: the bar before the newest, while it still waits for stragglers."""
 
 
+POSITION: Final = "@"
+"""Appended to the interval in `forming` and `indicators`: `<epoch>:<offset>` of the newest closed bar that was published."""
+
+
 def indicators(symbol: str, source: str) -> str:
     """Hash interval -> `IndicatorUpdate`: the newest live values. Writer: indicators. Lives 1 day."""
     return f"cp:ind:{symbol}:{source}"

@@ -41,12 +41,16 @@ class Candle(Row):
 
 
 class CandleBatch(Message):
-    """Closed candles of one shard and interval, or corrections of them (`revision` > 0)."""
+    """Closed candles of one shard and interval, or corrections of them (`revision` > 0).
+
+    `offsets[i]` numbers `candles[i]` within its (symbol, source, interval) and the `epoch`: from 1, by 1.
+    """
 
     shard: int
     epoch: int
     interval: Interval
     candles: list[Candle]
+    offsets: list[int] = []
 
 
 class HistoryBatch(Message):

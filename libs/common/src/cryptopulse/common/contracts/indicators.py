@@ -42,16 +42,23 @@ class IndicatorUpdate(Message):
 
 
 class IndicatorBatch(Message):
-    """Indicator values of one shard and interval."""
+    """Indicator values of one shard and interval.
+
+    Of closed bars, `offsets[i]` numbers `updates[i]` within its (symbol, source, interval) and the `epoch`: from 1, by 1.
+    """
 
     shard: int
     epoch: int
     interval: Interval
     updates: list[IndicatorUpdate]
+    offsets: list[int] = []
 
 
 class Signal(Message):
-    """An event on indicator values: a cross, a zone, a squeeze, a breakout. `id` is stable over status changes."""
+    """An event on indicator values: a cross, a zone, a squeeze, a breakout. `id` is stable over status changes.
+
+    `offset` numbers the signals of a symbol within the owner's `epoch`: from 1, by 1.
+    """
 
     id: str
     kind: str
@@ -64,3 +71,5 @@ class Signal(Message):
     at_us: int
     values: dict[str, float | None] = {}
     simulated: bool = False
+    epoch: int = 0
+    offset: int = 0

@@ -86,6 +86,7 @@ class TickBatch(Message):
 
     `epoch` is the ingestor's lease; a lower one than seen before for the same (venue, part) is refused.
     `seq` rises by 1 per (venue, shard, epoch). `clock_offset_us` is venue clock minus ours, as estimated now.
+    `offsets` numbers the first trade of each symbol in `trades` within the epoch; those after it follow by 1.
     """
 
     venue: str
@@ -100,3 +101,4 @@ class TickBatch(Message):
     quotes: list[Quote] = []
     references: list[ReferencePrice] = []
     conflated: list[Conflated] = []
+    offsets: dict[str, int] = {}

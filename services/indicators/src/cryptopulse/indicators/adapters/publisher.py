@@ -7,23 +7,38 @@ from collections.abc import Iterable, Sequence
 from typing import Final, TypeVar
 
 from cryptopulse.common.bus.protocols import Publisher
+from cryptopulse.common.cache import keys
 from cryptopulse.common.clock import Clock
 from cryptopulse.common.contracts.candles import Candle, CandleBatch
 from cryptopulse.common.contracts.indicators import IndicatorBatch, IndicatorUpdate, Signal
 from cryptopulse.common.contracts.intervals import Interval
 from cryptopulse.common.contracts.prices import PriceBatch, PriceUpdate
 from cryptopulse.common.contracts.topics import CANDLES, INDICATORS, INDICATORS_LIVE, PRICES, SIGNALS
+from cryptopulse.indicators.adapters.positions import RedisPositions
+from cryptopulse.indicators.domain.numbering import Numbering
 
 MAX_BATCH: Final = 500
 ItemT = TypeVar("ItemT", Candle, IndicatorUpdate)
 
 
 class BusMarketPublisher:
-    """`MarketPublisher` on the bus."""
+    """`MarketPublisher` on the bus. What is final carries an offset, and its position is noted once it is confirmed."""
 
-    def __init__(self, bus: Publisher, clock: Clock) -> None:
+    def __init__(self, bus: Publisher, clock: Clock, positions: RedisPositions) -> None:
         self._bus = bus
         self._clock = clock
+        self._positions = positions
+        self._numbers: dict[int, tuple[int, Numbering]] = {}
+
+    def _offsets(self, what: str, shard: int, epoch: int, part: Sequence[ItemT]) -> list[int]:
+        known = self._numbers.get(shard)
+        if known is None or known[0] != epoch:
+            known = self._numbers[shard] = (epoch, Numbering())
+        number = known[1].number
+        return [
+            number((what, item.symbol, item.source, item.interval), (item.open_time, item.revision))
+            for item in part
+        ]
 
     async def prices(
         self, shard: int, epoch: int, prices: Sequence[PriceUpdate], forming: Sequence[Candle]
@@ -40,13 +55,15 @@ class BusMarketPublisher:
     async def candles(self, shard: int, epoch: int, candles: Sequence[Candle]) -> None:
         """Closed candles and corrections, one message per interval; sent again they carry the same id."""
         for interval, part in _by_interval(candles):
+            offsets = self._offsets("candles", shard, epoch, part)
             await self._bus.publish(
                 CANDLES,
-                CandleBatch(shard=shard, epoch=epoch, interval=interval, candles=part),
+                CandleBatch(shard=shard, epoch=epoch, interval=interval, candles=part, offsets=offsets),
                 key=f"batch.{interval}.{shard}",
                 cc=[f"candle.{interval}.{symbol}" for symbol in sorted({candle.symbol for candle in part})],
                 message_id=_id_of("candles", shard, part),
             )
+            await self._positions.note(keys.forming, epoch, part, offsets)
 
     async def live_values(self, shard: int, epoch: int, updates: Sequence[IndicatorUpdate]) -> None:
         """Indicators of forming bars."""
@@ -60,15 +77,17 @@ class BusMarketPublisher:
     async def closed_values(self, shard: int, epoch: int, updates: Sequence[IndicatorUpdate]) -> None:
         """Indicators of closed bars, once per revision."""
         for interval, part in _by_interval(updates):
+            offsets = self._offsets("values", shard, epoch, part)
             await self._bus.publish(
                 INDICATORS,
-                IndicatorBatch(shard=shard, epoch=epoch, interval=interval, updates=part),
+                IndicatorBatch(shard=shard, epoch=epoch, interval=interval, updates=part, offsets=offsets),
                 key=f"closed.{interval}.{shard}",
                 cc=[
                     f"indicator.{interval}.{symbol}" for symbol in sorted({update.symbol for update in part})
                 ],
                 message_id=_id_of("values", shard, part),
             )
+            await self._positions.note(keys.indicators, epoch, part, offsets)
 
     async def signals(self, signals: Sequence[Signal]) -> None:
         """One message each: they are rare, and each has a key of its own."""

@@ -77,7 +77,7 @@ class ShardWorker:
         self.epoch = epoch
         self.market = ShardMarket(shard, epoch, rate)
         self.book = IndicatorBook(store)
-        self.board = SignalBoard()
+        self.board = SignalBoard(epoch)
         self.ticks: Subscription | None = None
         self.history: Subscription | None = None
         self.fenced = False

@@ -10,6 +10,8 @@ import hashlib
 from collections.abc import Callable, Mapping
 from typing import Final, Literal
 
+from msgspec import structs
+
 from cryptopulse.common.contracts.indicators import IndicatorUpdate, Signal, SignalStatus
 from cryptopulse.common.contracts.intervals import Interval
 
@@ -149,11 +151,24 @@ class _Memory:
 class SignalBoard:
     """Remembers the last closed values of every series and what is pending on its forming bar."""
 
-    def __init__(self) -> None:
+    def __init__(self, epoch: int = 0) -> None:
+        self._epoch = epoch
         self._series: dict[SeriesKey, _Memory] = {}
+        self._offsets: dict[str, int] = {}
 
     def on_values(self, update: IndicatorUpdate, *, now_us: int) -> list[Signal]:
-        """What these values say anew. Corrections of closed bars (`revision` > 0) only replace what is remembered."""
+        """What these values say anew, numbered. Corrections of closed bars (`revision` > 0) only replace what is remembered."""
+        found = self._new(update, now_us)
+        if not found:
+            return found
+        first = self._offsets.get(update.symbol, 0) + 1
+        self._offsets[update.symbol] = first + len(found) - 1
+        return [
+            structs.replace(signal, epoch=self._epoch, offset=offset)
+            for offset, signal in enumerate(found, start=first)
+        ]
+
+    def _new(self, update: IndicatorUpdate, now_us: int) -> list[Signal]:
         memory = self._series.setdefault((update.symbol, update.source, update.interval), _Memory())
         if update.closed and update.open_time <= memory.open_time:
             if update.open_time == memory.open_time:

@@ -116,6 +116,7 @@ class ShardPublisher:
         self._quotes_due = False
         self._quotes_sent = 0.0
         self._seq = 0
+        self._offsets: dict[str, int] = {}
         self._window = SentWindow()
         self._connections = bus.connections
         self._pause = FIRST_PAUSE_SECONDS
@@ -270,7 +271,20 @@ class ShardPublisher:
             quotes=taken.quotes,
             references=taken.references,
             conflated=taken.conflated,
+            offsets=self._number(taken.trades),
         )
+
+    def _number(self, trades: list[Trade]) -> dict[str, int]:
+        """The offset of each symbol's first trade in a batch: every gateway replica counts on from it."""
+        counts: dict[str, int] = {}
+        for trade in trades:
+            counts[trade.symbol] = counts.get(trade.symbol, 0) + 1
+        firsts = {}
+        for symbol, count in counts.items():
+            last = self._offsets.get(symbol, 0)
+            firsts[symbol] = last + 1
+            self._offsets[symbol] = last + count
+        return firsts
 
     def _learn_offset(self, trades: list[Trade]) -> None:
         for trade in trades[-8:]:

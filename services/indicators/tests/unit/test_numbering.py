@@ -1,0 +1,81 @@
+"""Offsets of what is published: contiguous within an owner's epoch, the same when it is published again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from cryptopulse.common.clock import ManualClock
+from cryptopulse.common.contracts.candles import Candle, CandleBatch
+from cryptopulse.common.errors import BusUnavailable
+from cryptopulse.common.testing.builders import a_candle
+from cryptopulse.indicators.adapters.publisher import BusMarketPublisher
+
+
+class FakeBus:
+    """Keeps what is published; the message whose turn is in `fails` is lost."""
+
+    def __init__(self) -> None:
+        self.sent: list[CandleBatch] = []
+        self.fails: set[int] = set()
+        self.calls = 0
+
+    async def publish(self, _topic: Any, message: Any, **_: Any) -> None:
+        self.calls += 1
+        if self.calls in self.fails:
+            raise BusUnavailable("away")
+        self.sent.append(message)
+
+
+class Positions:
+    """Keeps the newest position of each series."""
+
+    def __init__(self) -> None:
+        self.known: dict[tuple[str, str], tuple[int, int]] = {}
+
+    async def note(self, _key: Any, epoch: int, items: Sequence[Candle], offsets: Sequence[int]) -> None:
+        for item, offset in zip(items, offsets, strict=True):
+            self.known[item.symbol, item.interval] = (epoch, offset)
+
+
+def a_publisher() -> tuple[FakeBus, Positions, BusMarketPublisher]:
+    bus, positions = FakeBus(), Positions()
+    return bus, positions, BusMarketPublisher(bus, ManualClock(), positions)  # type: ignore[arg-type]  # the two ports of a test
+
+
+def told(bus: FakeBus) -> list[tuple[str, str, int, int, int]]:
+    return [
+        (bar.symbol, bar.interval, bar.open_time, batch.epoch, offset)
+        for batch in bus.sent
+        for bar, offset in zip(batch.candles, batch.offsets, strict=True)
+    ]
+
+
+async def test_every_series_counts_for_itself_from_one() -> None:
+    bus, positions, publisher = a_publisher()
+    first = [a_candle(open_time=0), a_candle(open_time=0, symbol="ETH-USD"), a_candle(open_time=60_000)]
+    await publisher.candles(0, 7, first)
+    await publisher.candles(0, 7, [a_candle(open_time=0, revision=1)])
+    symbol = first[0].symbol
+    assert [row[3:] for row in told(bus) if row[0] == symbol] == [(7, 1), (7, 2), (7, 3)]
+    assert [row[3:] for row in told(bus) if row[0] == "ETH-USD"] == [(7, 1)]
+    assert positions.known[symbol, "1m"] == (7, 3)
+
+
+async def test_what_is_published_again_after_a_failure_keeps_its_number() -> None:
+    bus, _, publisher = a_publisher()
+    bus.fails = {2}
+    bars = [a_candle(open_time=0), a_candle(open_time=0, interval="5m")]
+    try:
+        await publisher.candles(0, 7, bars)
+    except BusUnavailable:
+        await publisher.candles(0, 7, [*bars, a_candle(open_time=60_000)])
+    assert [row[4] for row in told(bus) if row[1] == "1m"] == [1, 1, 2]
+    assert [row[4] for row in told(bus) if row[1] == "5m"] == [1]
+
+
+async def test_a_new_owner_begins_anew_under_his_epoch() -> None:
+    bus, _, publisher = a_publisher()
+    await publisher.candles(0, 7, [a_candle(open_time=0), a_candle(open_time=60_000)])
+    await publisher.candles(0, 8, [a_candle(open_time=120_000)])
+    assert [row[3:] for row in told(bus)] == [(7, 1), (7, 2), (8, 1)]
