@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
+import time
 from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
 
+import psutil
 import pytest
 
 from cryptopulse.common.contracts.candles import Candle
@@ -96,3 +101,26 @@ async def test_the_loop_goes_on_while_ta_computes(engine: TaEngine) -> None:
 
 async def test_too_few_bars_are_not_given_to_ta(engine: TaEngine) -> None:
     assert await engine.series("kama", {"period": 10}, a_market(20), ()) == {"kama": [None] * 20}
+
+
+SERVICE = """
+import asyncio, os, time
+from cryptopulse.indicators.adapters.ta_engine import TaEngine
+
+if __name__ == "__main__":
+    engine = TaEngine(1)
+    print(asyncio.run(engine._run(os.getpid)), flush=True)
+    time.sleep(600)
+"""
+
+
+def test_a_worker_ends_with_its_killed_service(tmp_path: Path) -> None:
+    (tmp_path / "service.py").write_text(SERVICE)
+    with subprocess.Popen([sys.executable, str(tmp_path / "service.py")], stdout=subprocess.PIPE) as service:
+        assert service.stdout is not None
+        worker = int(service.stdout.readline())
+        service.kill()
+    deadline = time.monotonic() + 10
+    while psutil.pid_exists(worker) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert not psutil.pid_exists(worker)

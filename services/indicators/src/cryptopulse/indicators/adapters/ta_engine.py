@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 import math
 import multiprocessing
+import os
+import threading
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
@@ -115,6 +117,14 @@ def witness(columns: Columns) -> dict[str, float | None]:
     return found
 
 
+def end_with_parent() -> None:
+    """End this worker when its service is gone. A worker waits on a pipe whose other end it holds itself, so that a
+    killed service would leave it behind for ever."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
+
+
 def columns_of(bars: Sequence[Candle]) -> Columns:
     """Bars as columns of floats."""
     names = ("open", "high", "low", "close", "volume")
@@ -159,7 +169,10 @@ class TaEngine:
             raise UpstreamUnavailable("the indicator workers are busy", retry_after_seconds=2)
         if self._pool is None:
             self._pool = ProcessPoolExecutor(
-                self._processes, mp_context=multiprocessing.get_context("spawn"), max_tasks_per_child=500
+                self._processes,
+                mp_context=multiprocessing.get_context("spawn"),
+                initializer=end_with_parent,
+                max_tasks_per_child=500,
             )
         self._waiting += 1
         try:
