@@ -118,11 +118,18 @@ def witness(columns: Columns) -> dict[str, float | None]:
 
 
 def end_with_parent() -> None:
-    """End this worker when its service is gone. A worker waits on a pipe whose other end it holds itself, so that a
-    killed service would leave it behind for ever."""
+    """End this worker when its service is gone.
+
+    It waits on a pipe whose other end it holds itself, so that a killed service would leave it behind for ever.
+    """
+
+    def watch(parent: multiprocessing.process.BaseProcess) -> None:
+        parent.join()
+        os._exit(1)
+
     parent = multiprocessing.parent_process()
     if parent is not None:
-        threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
+        threading.Thread(target=watch, args=(parent,), daemon=True).start()
 
 
 def columns_of(bars: Sequence[Candle]) -> Columns:
