@@ -18,6 +18,7 @@ from cryptopulse.indicators.domain.registry import (
     find,
     live_studies,
 )
+from cryptopulse.indicators.domain.study import warmup_of
 
 SCALE = Scale()
 
@@ -167,3 +168,12 @@ def test_values_do_not_depend_on_the_scale_of_the_integers() -> None:
         for name, a, b in zip(coarse_series.names, coarse, finer, strict=True):
             assert (a is None) == (b is None)
             assert a is None or b is None or a == pytest.approx(b, rel=1e-12, abs=1e-12), name
+
+
+def test_the_warm_up_told_is_that_of_the_indicators_shown() -> None:
+    studies = live_studies("1h")
+    shown = warmup_of(studies, 340, ["rsi_14"])
+    assert (shown.needed, shown.converged) == (14, True)
+    everything = warmup_of(studies, 340)
+    assert everything.needed == 200
+    assert not everything.converged

@@ -6,8 +6,10 @@ bar are equal to the last bit by construction.
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterable
 from typing import Any, Protocol
 
+from cryptopulse.common.contracts.indicators import Warmup
 from cryptopulse.indicators.domain.points import Point, Window
 
 Values = tuple[float | None, ...]
@@ -41,6 +43,14 @@ class Study(Protocol):
     def advance(self, state: State, window: Window, bar: Point, carry: Carry) -> State:
         """The state after `bar` is committed; `window` does not hold `bar` yet. Pure."""
         ...
+
+
+def warmup_of(studies: Iterable[Study], have: int, outputs: Collection[str] | None = None) -> Warmup:
+    """The warm-up after `have` bars of those studies that give one of `outputs`, of all where None."""
+    shown = [study for study in studies if outputs is None or not set(study.outputs).isdisjoint(outputs)]
+    needed = max((study.needed for study in shown), default=1)
+    settle = max((study.settle for study in shown), default=1)
+    return Warmup(have=have, needed=needed, converged=have >= settle)
 
 
 class Base:

@@ -10,7 +10,7 @@ import msgspec
 from fastapi import Response
 
 from cryptopulse.common.contracts.candles import Candle
-from cryptopulse.common.contracts.indicators import IndicatorUpdate, Signal
+from cryptopulse.common.contracts.indicators import IndicatorUpdate, Signal, Warmup
 from cryptopulse.common.contracts.prices import PriceUpdate, age_ms, is_stale
 from cryptopulse.common.contracts.ticks import ReferencePrice
 from cryptopulse.common.contracts.values import plain
@@ -123,9 +123,9 @@ def candle_body(candle: Candle) -> dict[str, Any]:
 
 
 def values_body(
-    update: IndicatorUpdate, names: list[str] | None, engine: dict[str, str], now_us: int
+    update: IndicatorUpdate, names: list[str] | None, warmup: Warmup, now_us: int
 ) -> dict[str, Any]:
-    """`GET /indicators/{symbol}`: all values, or those named."""
+    """`GET /indicators/{symbol}`: all values, or those named; `warmup` is that of the indicators shown."""
     values = update.values if names is None else {name: update.values.get(name) for name in names}
     age = 0 if update.closed else max(0, now_us - update.as_of_us) // 1000
     return {
@@ -137,12 +137,8 @@ def values_body(
         "revision": update.revision,
         "as_of": update.as_of_us // 1000,
         "values": values,
-        "warmup": {
-            "have": update.warmup.have,
-            "needed": update.warmup.needed,
-            "converged": update.warmup.converged,
-        },
-        "engine": engine,
+        "warmup": {"have": warmup.have, "needed": warmup.needed, "converged": warmup.converged},
+        "engine": {},
         "anchor": update.anchor,
         "age_ms": age,
         "stale": age > 30_000,

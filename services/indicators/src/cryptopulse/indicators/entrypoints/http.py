@@ -21,9 +21,8 @@ from cryptopulse.common.security.identity import caller
 from cryptopulse.common.web.pagination import Cursor
 from cryptopulse.indicators.application.catalogue_view import CatalogueView
 from cryptopulse.indicators.application.query_history import HistoryQueries
-from cryptopulse.indicators.domain.registry import (
-    DEFINITIONS,
-)
+from cryptopulse.indicators.domain.registry import DEFINITIONS, live_studies
+from cryptopulse.indicators.domain.study import warmup_of
 from cryptopulse.indicators.domain.ta_catalogue import TA_BY_NAME, TA_DEFINITIONS, TaDefinition
 from cryptopulse.indicators.entrypoints import answers
 from cryptopulse.indicators.entrypoints.coins import Latest
@@ -123,14 +122,17 @@ def indicator_router(
             raise NotFound(
                 f"There are no candles of {resolved.symbol} at {query.interval} yet.", code="no-candles"
             )
-        body = answers.values_body(update, names, {}, clock.now_us())
+        studies = [*live_studies(query.interval), *extra.values()]
+        warmup = warmup_of(studies, update.warmup.have, names)
+        body = answers.values_body(update, names, warmup, clock.now_us())
         for definition in theirs:
+            parameters = ta_parameters(definition, parameters_of(request, definition.name))
             rows = await queries.by_ta(
                 resolved.symbol,
                 query.source or CONSOLIDATED,
                 query.interval,
                 definition,
-                ta_parameters(definition, parameters_of(request, definition.name)),
+                parameters,
                 from_ms=None,
                 to_ms=None,
                 limit=1,
@@ -138,6 +140,8 @@ def indicator_router(
             values = rows[-1][1] if rows else dict.fromkeys(definition.outputs)
             body["values"] |= values
             body["engine"] |= dict.fromkeys(values, "ta")
+            body["warmup"]["needed"] = max(body["warmup"]["needed"], definition.least)
+            body["warmup"]["converged"] &= update.warmup.have >= definition.bars_needed(parameters)
         return answers.answer(body)
 
     async def ta_history(
