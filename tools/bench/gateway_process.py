@@ -58,6 +58,7 @@ class Gateway(Server):
     secret: str
     internal_port: int
     trade_id: int = 0
+    told: int = 0
 
     def token(self, user: str) -> str:
         """An access token of a user whose tier no limit of a benchmark reaches; the limits are counted all the same."""
@@ -87,7 +88,16 @@ class Gateway(Server):
         self.trade_id = first + count
         price, size = Decimal("67000.10"), Decimal("0.00123")
         trades = [Trade(TRADED, first + at, price, size, "buy", now, now) for at in range(count)]
-        batch = TickBatch(venue="binance", shard=0, epoch=1, seq=first, sent_us=now, trades=trades)
+        batch = TickBatch(
+            venue="binance",
+            shard=0,
+            epoch=1,
+            seq=first,
+            sent_us=now,
+            trades=trades,
+            offsets={TRADED: self.told + 1},
+        )
+        self.told += count
         await self.bus.publish(TICKS, batch, key="batch.0.binance", cc=[f"tick.binance.{TRADED}"])
 
     async def metric(self, name: str) -> float:

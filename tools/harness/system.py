@@ -19,7 +19,7 @@ import httpx
 
 from cryptopulse.common.config import SERVICES
 from cryptopulse.common.testing.servers.ports import free_port
-from tools.local_stack.programs import addresses
+from tools.local_stack.programs import ALONE, addresses
 
 ROOT = Path(__file__).resolve().parents[2]
 START_SECONDS = 60.0
@@ -173,6 +173,7 @@ class System:
             "COINGECKO_API_URL": f"http://127.0.0.1:{ports['coingecko']}/api/v3",
             "CRYPTOPULSE_ALERTS_WEBHOOKS_ALLOW_INSECURE": "true",
             **addresses(self.ports),
+            **ALONE,
             **self.settings,
         }
 

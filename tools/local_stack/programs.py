@@ -6,6 +6,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from cryptopulse.common.config import SERVICES
 from cryptopulse.common.testing.servers.ports import free_port
@@ -36,6 +37,10 @@ class Program:
     log: Path
     before: tuple[tuple[str, ...], ...] = ()
     waits_for: tuple[int, ...] = ()
+
+
+ALONE: Final = {"CRYPTOPULSE_GATEWAY_READY_AFTER_SECONDS": "0"}
+"""Settings of a system with one replica of each service: nobody is cut off elsewhere and resumes here."""
 
 
 def internal_ports(environ: Mapping[str, str]) -> dict[str, int]:

@@ -20,6 +20,7 @@ from tools.local_stack.api import Api
 from tools.local_stack.config import DEFAULT_HOST, RunConfig, check_services, read_config, variables
 from tools.local_stack.console import say, shout, stop_signals
 from tools.local_stack.programs import (
+    ALONE,
     STOP_ORDER,
     Program,
     addresses,
@@ -141,7 +142,7 @@ class Stack:
             programs.append(program)
             values |= venue_urls
         run_env.write(self._env_file, values)
-        programs += services(service_environment(environ, values), logs, venue_ports=venue_ports)
+        programs += services(service_environment({**ALONE, **environ}, values), logs, venue_ports=venue_ports)
         supervisor = Supervisor(programs, pid_folder=self._folder / "pids", cwd=self._checkout, say=say)
         api = Api(DEFAULT_HOST, self._config.port)
         return asyncio.run(self._foreground(supervisor, servers, api, environ))

@@ -72,6 +72,7 @@ async def gateway(rabbit_vhost: str, redis_db: str, postgres_db: str) -> AsyncIt
             "INTERNAL_JWT_SECRET": "another-secret-of-at-least-32-bytes",
             "CRYPTOPULSE_GATEWAY_ARGON2_MEMORY_KIB": "64",
             "CRYPTOPULSE_GATEWAY_LIMITS": "pro.reads=60/60:10",
+            "CRYPTOPULSE_GATEWAY_READY_AFTER_SECONDS": "0",
             "PORT": "0",
         }
     )

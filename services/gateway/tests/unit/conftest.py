@@ -247,6 +247,8 @@ class FakeLimiter:
 class FakePrices:
     stored: dict[tuple[str, str], PriceUpdate] = field(default_factory=dict)
     bars: list[Candle] = field(default_factory=list)
+    values: dict[tuple[str, str, str], IndicatorUpdate] = field(default_factory=dict)
+    positions: dict[tuple[str, str, str, str], tuple[int, int]] = field(default_factory=dict)
 
     async def load_all(self) -> list[PriceUpdate]:
         return list(self.stored.values())
@@ -258,7 +260,10 @@ class FakePrices:
         return [bar for bar in self.bars if (bar.symbol, bar.source, bar.interval) in wanted]
 
     async def indicators(self, symbol: str, source: str, interval: str) -> IndicatorUpdate | None:
-        return None
+        return self.values.get((symbol, source, interval))
+
+    async def position(self, kind: str, symbol: str, source: str, interval: str) -> tuple[int, int] | None:
+        return self.positions.get((kind, symbol, source, interval))
 
 
 @dataclass
@@ -333,10 +338,12 @@ class FakeIdempotency:
 
 @dataclass
 class FakeTicks:
+    hub: Hub
     followed: set[str] = field(default_factory=set)
 
     async def follow(self, symbol: str) -> None:
         self.followed.add(symbol)
+        self.hub.followed.add(symbol)
 
     async def follow_indicators(self, interval: str) -> None:
         self.followed.add(interval)
@@ -358,7 +365,7 @@ class Gateway:
         self.prices = FakePrices()
         self.services = FakeServices()
         self.idempotency = FakeIdempotency()
-        self.ticks = FakeTicks()
+        self.ticks = FakeTicks(self.hub)
         self.limits = Policies("anonymous.reads=600/60:400,anonymous.auth=600/60:200")
         ring = KeyRing(current=secret_key(SECRET))
         about = {"issuer": "https://api.example.org", "audience": "cryptopulse", "clock": self.clock}

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from cryptopulse.common.contracts.identity import Identity
 from cryptopulse.gateway.domain import accounts, api_keys, scopes
 from cryptopulse.gateway.domain.channels import ChannelRefusedError, parse_channel
-from cryptopulse.gateway.domain.conflation import Meter, Ring, interval_class
+from cryptopulse.gateway.domain.conflation import Meter, interval_class
 from cryptopulse.gateway.domain.frames import close_frame, text_frame
 from cryptopulse.gateway.domain.limits import Policies, Policy, gcra
 
@@ -150,17 +150,6 @@ def test_no_client_is_served_faster_than_he_asks() -> None:
         5_000,
         5_000,
     ]
-
-
-def test_a_ring_is_whole_or_says_no() -> None:
-    ring = Ring()
-    for offset in range(1, 11):
-        ring.append(offset, offset * 1_000, offset)
-    assert ring.since(7, 10) == [(8, 8), (9, 9), (10, 10)]
-    assert ring.since(10, 10) == []
-    assert ring.since(11, 10) is None
-    ring.append(11, 75_000, 11)
-    assert ring.since(7, 11) is None
 
 
 def test_the_inbound_meter_refills() -> None:

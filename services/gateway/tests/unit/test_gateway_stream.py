@@ -28,6 +28,14 @@ def ticker(*symbols: str, **more: Any) -> list[dict[str, Any]]:
     return [{"ch": "ticker", "symbols": list(symbols), "every_ms": 0, **more}]
 
 
+def a_batch(first: int, last: int, *, venue: str = "binance", epoch: int = 7) -> TickBatch:
+    """Trades of BTC-USDT by id, numbered by the same ids."""
+    trades = [a_trade(symbol="BTC-USDT", trade_id=number) for number in range(first, last + 1)]
+    return TickBatch(
+        venue=venue, shard=0, epoch=epoch, seq=first, sent_us=0, trades=trades, offsets={"BTC-USDT": first}
+    )
+
+
 async def closed(ws: Any) -> int:
     while ws.state is not State.CLOSED:
         with contextlib.suppress(ConnectionClosed):
@@ -111,100 +119,12 @@ async def test_a_late_joiner_counts_from_his_own_snapshot(gateway: Any, listen: 
         assert (only["offset"], only.get("skipped", 0)) == (4, 0)
 
 
-async def test_trades_resume_whole_or_say_no(gateway: Any, listen: Any) -> None:
-    def trade(number: int) -> None:
-        batch = TickBatch(venue="binance", shard=0, epoch=1, seq=number, sent_us=0,
-                          trades=[a_trade(symbol="BTC-USDT", trade_id=number)])  # fmt: skip
-        gateway.distributor.ticks(batch)
-
-    channel = {"ch": "trades", "symbols": ["BTC-USDT"]}
-    async with gateway.ws() as ws:
-        await say(ws, op="subscribe", channels=[channel])
-        entry = (await listen(ws, "ack"))["subscribed"][0]
-        assert gateway.ticks.followed == {"BTC-USDT"}
-        trade(1)
-        trade(2)
-        assert [(await listen(ws))["data"]["id"] for _ in range(2)] == [1, 2]
-    for number in range(3, 6):
-        trade(number)
-    where = {"epoch": entry["epoch"], "offset": entry["offset"] + 2}
-    async with gateway.ws() as ws:
-        await say(ws, op="subscribe", channels=[{**channel, "resume": {"BTC-USDT": where}}])
-        assert (await listen(ws, "ack"))["subscribed"][0]["recovered"] is True
-        assert [(await listen(ws, "update"))["data"]["id"] for _ in range(3)] == [3, 4, 5]
-        trade(6)
-        assert (await listen(ws, "update"))["data"]["id"] == 6
-    for number in range(7, 400):
-        trade(number)
-    async with gateway.ws() as ws:
-        await say(ws, op="subscribe", channels=[{**channel, "resume": {"BTC-USDT": where}}])
-        assert (await listen(ws, "ack"))["subscribed"][0]["recovered"] is False
-        assert (await listen(ws))["type"] == "snapshot"
-
-
-async def test_a_crowd_is_cut_and_comes_back_without_gap_or_double(gateway: Any, listen: Any) -> None:
-    """500 sockets, cut while trades go on, back within the ring: everybody has every trade once."""
-    from cryptopulse.gateway.domain import limits
-
-    crowd, total = 500, 60
-    gateway.limits._table["anonymous", "sockets"] = gateway.limits.of("enterprise", "sockets")
-    many = limits.SOCKETS["anonymous"]
-    limits.SOCKETS["anonymous"] = limits.SocketLimits(2 * crowd, 200)
-    seen: list[list[int]] = [[] for _ in range(crowd)]
-    places: list[dict[str, Any]] = [{} for _ in range(crowd)]
-
-    async def listen_from(number: int, until: int) -> None:
-        async with gateway.ws() as ws:
-            resume = {"BTC-USDT": places[number]} if places[number] else {}
-            await say(
-                ws, op="subscribe", channels=[{"ch": "trades", "symbols": ["BTC-USDT"], "resume": resume}]
-            )
-            (entry,) = (await listen(ws, "ack"))["subscribed"]
-            if places[number]:
-                assert entry["recovered"] is True
-            places[number] = {
-                "epoch": entry["epoch"],
-                "offset": places[number].get("offset", entry["offset"]),
-            }
-            ready.append(number)
-            while not seen[number] or seen[number][-1] < until:
-                message = await listen(ws, "update")
-                seen[number].append(message["data"]["id"])
-                places[number]["offset"] = message["offset"]
-
-    def send(first: int, last: int) -> None:
-        trades = [a_trade(symbol="BTC-USDT", trade_id=number) for number in range(first, last + 1)]
-        gateway.distributor.ticks(
-            TickBatch(venue="binance", shard=0, epoch=1, seq=first, sent_us=0, trades=trades)
-        )
-
-    try:
-        ready: list[int] = []
-        listening = [asyncio.create_task(listen_from(number, total // 3)) for number in range(crowd)]
-        while len(ready) < crowd:
-            await asyncio.sleep(0.05)
-        send(1, total // 3)
-        await asyncio.gather(*listening)
-        send(total // 3 + 1, 2 * total // 3)
-        ready.clear()
-        listening = [asyncio.create_task(listen_from(number, total)) for number in range(crowd)]
-        while len(ready) < crowd:
-            await asyncio.sleep(0.05)
-        send(2 * total // 3 + 1, total)
-        await asyncio.gather(*listening)
-    finally:
-        limits.SOCKETS["anonymous"] = many
-    assert all(ids == list(range(1, total + 1)) for ids in seen)
-
-
 async def test_newest_trades_over_http_for_callers_with_a_credential(gateway: Any) -> None:
     assert (await gateway.http.get("/v1/trades/BTC-USDT")).status_code == 401
 
     async def come() -> None:
         await asyncio.sleep(0.2)
-        batch = TickBatch(venue="binance", shard=0, epoch=1, seq=1, sent_us=0,
-                          trades=[a_trade(symbol="BTC-USDT", trade_id=number) for number in (1, 2, 3)])  # fmt: skip
-        gateway.distributor.ticks(batch)
+        gateway.distributor.ticks(a_batch(1, 3))
 
     coming = asyncio.create_task(come())
     answer = await gateway.http.get("/v1/trades/BTC-USDT?limit=2", headers=gateway.token())

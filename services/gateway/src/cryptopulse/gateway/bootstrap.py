@@ -23,6 +23,7 @@ from cryptopulse.common.security.tokens import TokenIssuer, TokenVerifier
 from cryptopulse.common.telemetry.logging import get_logger
 from cryptopulse.common.web.client import ServiceClient
 from cryptopulse.gateway.adapters.account_repository import PostgresAccounts
+from cryptopulse.gateway.adapters.followed import RedisFollowed
 from cryptopulse.gateway.adapters.key_repository import PostgresIdempotency, PostgresKeys
 from cryptopulse.gateway.adapters.latest_prices import RedisPriceStore
 from cryptopulse.gateway.adapters.mail import LogMailer, SmtpMailer, SmtpServer
@@ -100,7 +101,7 @@ async def build(settings: Settings, runtime: Runtime) -> AsyncIterator[None]:  #
     mailer = _mailer(settings, runtime)
 
     market, hub, feeds = Market(clock), Hub(clock), Feeds(clock)
-    consumers = BusConsumers(bus, hub)
+    consumers = BusConsumers(bus, hub, RedisFollowed(redis), clock)
     subscriptions = Subscriptions(hub, market, prices, services, consumers)
     distributor = Distributor(hub, market, feeds, subscriptions, clock)
     seeds = SeedHub(market, clock)
@@ -151,14 +152,17 @@ async def build(settings: Settings, runtime: Runtime) -> AsyncIterator[None]:  #
     await pinger.start()
     await bus.start()
     await consumers.start(distributor)
-    _load_prices_in_background(runtime, market, prices)
+    _load_in_background(runtime, market, hub, prices)
 
-    polled = Polled(prices.catalogue, prices.forming, prices.coin, consumers.sweep, clean, peers.ask)
+    polled = Polled(
+        prices.catalogue, prices.forming, prices.coin, consumers.sweep, consumers.keep_up, clean, peers.ask
+    )
     timers = Timers(use, distributor, subscriptions, seeds, polled)
     for name, loop in (
         ("classes", timers.classes),
         ("catalogue", timers.catalogue),
         ("forming", timers.forming),
+        ("follow", timers.follow),
         ("market", timers.market),
         ("watches", timers.watches),
         ("coins", timers.coins),
@@ -171,6 +175,7 @@ async def build(settings: Settings, runtime: Runtime) -> AsyncIterator[None]:  #
     runtime.check("redis", pinger.check)
     runtime.check("postgres", db.check)
     runtime.check("rabbitmq", lambda: Check(bus.is_connected, "" if bus.is_connected else "not connected"))
+    runtime.check("streams", lambda: _held(consumers.held_seconds, settings.ready_after_seconds))
 
     origins = Origins(settings.cors_allowed_origins)
     door = SocketDoor(use, origins, settings.trusted_proxies)
@@ -219,6 +224,13 @@ async def build(settings: Settings, runtime: Runtime) -> AsyncIterator[None]:  #
         passwords.close()
 
 
+def _held(seconds: float, needed: float) -> Check:
+    is_enough = seconds >= needed
+    return Check(
+        is_enough, "" if is_enough else f"clients resume here once {needed:g} s of messages are held"
+    )
+
+
 def derived(settings: Settings, purpose: str) -> bytes:
     """A key for one purpose, from the one secret that is configured."""
     secret = settings.jwt_secret.get_secret_value().encode()
@@ -260,21 +272,22 @@ def _mailer(settings: Settings, runtime: Runtime) -> SmtpMailer | LogMailer:
     return mailer
 
 
-def _load_prices_in_background(runtime: Runtime, market: Market, prices: RedisPriceStore) -> None:
-    """Fill the map from Redis, once it answers; what the bus brought meanwhile is newer and stays."""
+def _load_in_background(runtime: Runtime, market: Market, hub: Hub, prices: RedisPriceStore) -> None:
+    """Fill prices and signals from Redis, once it answers; what the bus brought meanwhile is newer and stays."""
 
     async def load(beat: Callable[[], None]) -> None:
         while True:
             beat()
             try:
-                found = await prices.load_all()
+                found, signals = await prices.load_all(), await prices.signals()
             except StoreUnavailable as error:
                 log.warning("prices could not be loaded yet", error=str(error))
                 await asyncio.sleep(1)
                 continue
             for update in found:
                 market.apply(update)
-            log.info("prices were loaded", prices=len(found))
+            hub.load_signals(signals)
+            log.info("prices were loaded", prices=len(found), signals=len(signals))
             return
 
     runtime.loop("cold load", load, stall_seconds=60.0)

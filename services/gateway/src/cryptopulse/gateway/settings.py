@@ -39,6 +39,8 @@ class Settings(DatabaseSettings):
     access_token_seconds: int = Field(default=600, ge=60, le=86_400)
     """How long an access token lives."""
 
+    ready_after_seconds: float = Field(default=10.0, ge=0, le=60)
+    """How long streams are recorded before this replica is ready: who is cut off elsewhere resumes here without a gap."""
     limits: str = ""
     """Rate limits that differ from the built-in ones: `<tier>.<bucket>=<quota>/<seconds>[:<burst>]`, comma-separated."""
     argon2_threads: int = Field(default=2, ge=1, le=16)

@@ -282,6 +282,11 @@ class MemoryBus:
         return self.broker.starts
 
     @property
+    def consuming_connections(self) -> int:
+        """See `protocols.Bus.consuming_connections`."""
+        return self.broker.starts
+
+    @property
     def is_connected(self) -> bool:
         """True while the broker runs."""
         return self.broker.running

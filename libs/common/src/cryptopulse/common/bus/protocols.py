@@ -122,6 +122,11 @@ class Bus(Publisher, Protocol):
         ...
 
     @property
+    def consuming_connections(self) -> int:
+        """Connections for consuming made so far. A new one means: what went to exclusive queues meanwhile was missed."""
+        ...
+
+    @property
     def is_connected(self) -> bool:
         """True while both connections are up and not blocked by an alarm."""
         ...

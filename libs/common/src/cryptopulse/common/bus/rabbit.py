@@ -116,6 +116,11 @@ class RabbitBus:
         return self._out.connects
 
     @property
+    def consuming_connections(self) -> int:
+        """See `protocols.Bus.consuming_connections`."""
+        return self._in.connects
+
+    @property
     def is_connected(self) -> bool:
         """Both connections up and not blocked by an alarm."""
         return self._out.up.is_set() and self._in.up.is_set() and not self._out.blocked

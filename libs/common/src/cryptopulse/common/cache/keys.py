@@ -134,3 +134,7 @@ def rate_limit(policy: str, principal: str) -> str:
 
 REVOCATIONS: Final = "cp:revoked"
 """Pub/sub channel and sorted set of revoked session and key ids. Writer: gateway."""
+
+FOLLOWED: Final = "cp:followed"
+"""Sorted set of symbols whose trades the gateways follow, by the second until which. Writer: gateway."""
+FOLLOWED_SECONDS: Final = 90

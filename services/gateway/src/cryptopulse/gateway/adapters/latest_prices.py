@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import msgspec
 from redis.asyncio import Redis
@@ -10,7 +10,7 @@ from redis.asyncio import Redis
 from cryptopulse.common.cache import keys
 from cryptopulse.common.cache.client import store_errors
 from cryptopulse.common.contracts.candles import Candle
-from cryptopulse.common.contracts.indicators import IndicatorUpdate
+from cryptopulse.common.contracts.indicators import IndicatorUpdate, Signal
 from cryptopulse.common.contracts.prices import PriceUpdate
 from cryptopulse.common.contracts.resolver import Catalogue
 from cryptopulse.common.contracts.ticks import ReferencePrice
@@ -29,6 +29,7 @@ class RedisPriceStore:
         self._catalogue = msgspec.msgpack.Decoder(Catalogue)
         self._reference = msgspec.msgpack.Decoder(ReferencePrice)
         self._indicators = msgspec.msgpack.Decoder(IndicatorUpdate)
+        self._signal = msgspec.msgpack.Decoder(Signal)
         self._version: bytes | None = None
 
     async def load_all(self) -> list[PriceUpdate]:
@@ -71,6 +72,24 @@ class RedisPriceStore:
         async with store_errors():
             value: Any = await self._redis.hget(keys.indicators(symbol, source), interval)
         return None if value is None else self._indicators.decode(value)
+
+    async def position(
+        self, kind: Literal["candles", "indicators"], symbol: str, source: str, interval: str
+    ) -> tuple[int, int] | None:
+        """Epoch and offset of the newest closed bar of a series that was published."""
+        key = keys.forming(symbol, source) if kind == "candles" else keys.indicators(symbol, source)
+        async with store_errors():
+            value: Any = await self._redis.hget(key, f"{interval}{keys.POSITION}")
+        if value is None:
+            return None
+        epoch, _, offset = (value.decode() if isinstance(value, bytes) else value).partition(":")
+        return int(epoch), int(offset)
+
+    async def signals(self) -> list[Signal]:
+        """The newest signals of all symbols, oldest first."""
+        async with store_errors():
+            values: Any = await self._redis.lrange(keys.SIGNALS, 0, -1)
+        return [self._signal.decode(value) for value in reversed(values)]
 
     async def catalogue(self) -> Catalogue | None:
         """The catalogue when it has changed since the last call, else None."""

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import Final, Protocol
 
 from cryptopulse.common.contracts.identity import ANONYMOUS, Identity
+from cryptopulse.gateway.application.streams import Place, Stream
 from cryptopulse.gateway.domain import protocol
 from cryptopulse.gateway.domain.frames import text_frame
-
-if TYPE_CHECKING:
-    from cryptopulse.gateway.application.streams import Place, Stream
 
 QUEUE_BYTES: Final = 256 * 1024
 """What may wait for a blocked client in messages that no newer one replaces."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from cryptopulse.common.clock import Clock
@@ -20,6 +20,7 @@ from cryptopulse.gateway.application.market import Market
 from cryptopulse.gateway.application.streams import Stream
 from cryptopulse.gateway.application.subscribe import Subscriptions, price_epoch
 from cryptopulse.gateway.domain import stream_data
+from cryptopulse.gateway.domain.conflation import Ring
 from cryptopulse.gateway.domain.frames import text_frame
 
 
@@ -41,7 +42,7 @@ class Distributor:
             if self._market.apply(update):
                 self._ticker(update)
         for bar in batch.forming:
-            self._candle(bar)
+            self._forming(bar)
 
     def _ticker(self, update: PriceUpdate) -> None:
         find = self._hub.find
@@ -70,30 +71,47 @@ class Distributor:
 
     def candles(self, batch: CandleBatch) -> None:
         """Closed candles and corrections."""
-        for bar in batch.candles:
-            self._candle(bar)
+        for bar, offset in zip(batch.candles, _numbered(batch.offsets, batch.candles), strict=True):
+            key = (f"candles:{bar.interval}", f"{bar.symbol}@{bar.source}")
+            self._final(self._hub.ring(key), (self._hub.find(key),), bar, batch.epoch, offset)
+
+    def _final(
+        self, ring: Ring, streams: Iterable[Stream | None], payload: Any, epoch: int, offset: int | None
+    ) -> None:
+        """Keep what its producer has numbered for those who resume, and put it on its streams."""
+        if offset is not None and not ring.record(epoch, offset, self._clock.now_ms(), payload):
+            return
+        told = None if offset is None else f"{epoch:x}"
+        for stream in streams:
+            if stream is not None:
+                self._hub.publish_final(stream, payload, offset=offset, epoch=told)
 
     def forming(self, bars: Iterable[Candle]) -> None:
         """Forming candles of the longer intervals, as polled."""
         for bar in bars:
-            self._candle(bar)
+            self._forming(bar)
 
-    def _candle(self, bar: Candle) -> None:
+    def _forming(self, bar: Candle) -> None:
         stream = self._hub.find((f"candles:{bar.interval}", f"{bar.symbol}@{bar.source}"))
         if stream is None:
             return
         known = stream.payload
-        is_same = known is not None and known == bar
-        is_old = known is not None and not bar.closed and bar.open_time < known.open_time
-        if not is_same and not is_old:
-            self._hub.publish(stream, bar, replaceable=not bar.closed)
+        is_old = known is not None and (
+            bar.open_time < known.open_time or (known.closed and bar.open_time == known.open_time)
+        )
+        if known != bar and not is_old:
+            self._hub.publish_forming(stream, bar)
 
     def indicators(self, batch: IndicatorBatch) -> None:
         """Indicator values, forming or closed."""
-        for update in batch.updates:
-            subject = f"{update.symbol}@{update.source}"
-            for stream in self._named(f"indicators:{batch.interval}", subject):
-                self._hub.publish(stream, update, replaceable=not update.closed)
+        for update, offset in zip(batch.updates, _numbered(batch.offsets, batch.updates), strict=True):
+            key = (f"indicators:{batch.interval}", f"{update.symbol}@{update.source}")
+            streams = self._named(*key)
+            if update.closed:
+                self._final(self._hub.ring(key), streams, update, batch.epoch, offset)
+            else:
+                for stream in streams:
+                    self._hub.publish_forming(stream, update)
 
     def _named(self, channel: str, subject: str) -> list[Stream]:
         """The stream of all outputs and those of single ones."""
@@ -104,16 +122,24 @@ class Distributor:
 
     def signal(self, event: Signal) -> None:
         """A signal."""
-        stream = self._hub.find(("signals", event.symbol))
-        if stream is not None:
-            self._hub.publish(stream, event)
+        key = ("signals", event.symbol)
+        self._final(self._hub.ring(key), (self._hub.find(key),), event, event.epoch, event.offset or None)
 
     def ticks(self, batch: TickBatch) -> None:
         """Trades, for those who follow them."""
-        for trade in batch.trades:
-            stream = self._hub.find(("trades", trade.symbol))
-            if stream is not None:
-                self._hub.publish(stream, (batch.venue, trade))
+        offsets = dict(batch.offsets)
+        places: dict[str, tuple[Ring, tuple[Stream | None]]] = {}
+        for symbol in self._hub.followed.intersection(trade.symbol for trade in batch.trades):
+            key = ("trades", f"{symbol}@{batch.venue}")
+            places[symbol] = (self._hub.ring(key), (self._hub.find(key),))
+        for trade in batch.trades if places else ():
+            symbol = trade.symbol
+            if symbol not in places:
+                continue
+            offset = offsets.get(symbol)
+            if offset is not None:
+                offsets[symbol] = offset + 1
+            self._final(*places[symbol], (batch.venue, trade), batch.epoch, offset)
 
     def feed(self, status: FeedStatus) -> None:
         """The state of a venue."""
@@ -128,7 +154,10 @@ class Distributor:
         if stream is None:
             return 0
         body = stream_data.alert_event(event)
-        stream.advance(body, self._clock.now_ms(), None, None)
+        now = self._clock.now_ms()
+        stream.advance(body, now, None, None)
+        if stream.ring is not None:
+            stream.ring.record(1, stream.offset, now, body)
         frame = text_frame(stream_data.alert(body, replayed=False))
         count = 0
         for members in stream.members.values():
@@ -176,3 +205,8 @@ class Distributor:
             if now - since > STALE_AFTER_MS:
                 reason = "no_data" if self._feeds.is_live else "provider_disconnected"
                 self._hub.mark_stale(stream, since, reason)
+
+
+def _numbered(offsets: Sequence[int], items: Sequence[object]) -> Sequence[int | None]:
+    """The producer's offsets; one of a release before they were sent leaves them out."""
+    return offsets or [None] * len(items)

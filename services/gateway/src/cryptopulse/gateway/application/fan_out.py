@@ -5,15 +5,23 @@ from __future__ import annotations
 import itertools
 import random
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final
 
 from cryptopulse.common.clock import Clock
 from cryptopulse.common.contracts.identity import Identity
+from cryptopulse.common.contracts.indicators import Signal
 from cryptopulse.gateway.application.connection import BLOCKED_SECONDS, Connection
 from cryptopulse.gateway.application.streams import Key, Stream
 from cryptopulse.gateway.domain import protocol
-from cryptopulse.gateway.domain.conflation import CLASSES_MS, RING_SECONDS, interval_class
+from cryptopulse.gateway.domain.conflation import (
+    CLASSES_MS,
+    RING_SECONDS,
+    SIGNALS_KEPT,
+    SIGNALS_SECONDS,
+    Ring,
+    interval_class,
+)
 from cryptopulse.gateway.domain.frames import text_frame
 from cryptopulse.gateway.domain.protocol import Position
 
@@ -31,9 +39,12 @@ class Hub:
         self._ids = itertools.count(1)
         self._replica = secrets.token_hex(3)
         self._streams: dict[Key, Stream] = {}
+        self._rings: dict[Key, Ring] = {}
         self._dirty: dict[int, dict[Stream, None]] = {every: {} for every in CLASSES_MS if every}
         self.singles: dict[Key, list[Stream]] = {}
         """(`indicators:<interval>`, subject) -> streams of single outputs of it."""
+        self.followed: set[str] = set()
+        """Symbols whose trades come to this process: kept whether or not somebody listens here."""
         self.connections: dict[str, Connection] = {}
         self.frames_written = 0
         self.closed_slow = 0
@@ -41,17 +52,48 @@ class Hub:
 
     # --- streams -------------------------------------------------------------------------------------------------
 
-    def stream(self, key: Key, encode: Callable[[Any], bytes], *, conflated: bool) -> Stream:
-        """The stream of a key, made on first use with an epoch of this process; producers' epochs replace it."""
+    def stream(
+        self, key: Key, encode: Callable[[Any], bytes], *, conflated: bool, ring: Ring | None = None
+    ) -> Stream:
+        """The stream of a key, made on first use: where its ring stands, else with an epoch of this process until a producer's comes."""
         found = self._streams.get(key)
         if found is None:
             epoch = f"{self._replica}{secrets.token_hex(2)}"
-            found = Stream(next(self._sids), key, encode, conflated=conflated, epoch=epoch)
+            found = Stream(next(self._sids), key, encode, conflated=conflated, epoch=epoch, ring=ring)
             self._streams[key] = found
-            kind, _, rest = key[0].partition(":")
-            if kind == "indicators" and ":" in rest:
-                self.singles.setdefault((f"indicators:{rest.rpartition(':')[2]}", key[1]), []).append(found)
+            self.touch(found)
+            base = _without_name(key[0])
+            if base != key[0]:
+                self.singles.setdefault((base, key[1]), []).append(found)
         return found
+
+    def ring(self, key: Key) -> Ring:
+        """What clients of a key resume from; several streams may share it."""
+        found = self._rings.get(key)
+        if found is None:
+            is_rare = key[0] == "signals"
+            found = self._rings[key] = Ring(SIGNALS_KEPT, SIGNALS_SECONDS) if is_rare else Ring()
+        return found
+
+    def load_signals(self, signals: Iterable[Signal]) -> None:
+        """What was signalled before this process listened, oldest first; what came meanwhile goes behind it."""
+        heard = {key: ring for key, ring in self._rings.items() if key[0] == "signals"}
+        held = {key: [(ring.epoch, *item) for item in ring.items] for key, ring in heard.items()}
+        for ring in heard.values():
+            ring.epoch, ring.newest = 0, 0
+            ring.items.clear()
+        for signal in signals:
+            if signal.offset:
+                ring = self.ring(("signals", signal.symbol))
+                ring.record(signal.epoch, signal.offset, self._clock.now_ms(), signal)
+        for key, items in held.items():
+            for item in items:
+                self._rings[key].record(*item)
+
+    def tear(self) -> None:
+        """The bus was away: what passed meanwhile was not seen, so nobody resumes over it."""
+        for ring in self._rings.values():
+            ring.is_torn = True
 
     def find(self, key: Key) -> Stream | None:
         """The stream of a key, if it exists."""
@@ -76,8 +118,26 @@ class Hub:
     def drop(self, key: Key) -> None:
         """Forget a stream that nobody listens to."""
         found = self._streams.get(key)
-        if found is not None and not found.has_members:
-            del self._streams[key]
+        if found is None or found.has_members:
+            return
+        del self._streams[key]
+        singles = self.singles.get((_without_name(key[0]), key[1]), [])
+        if found in singles:
+            singles.remove(found)
+
+    def forget(self) -> None:
+        """Forget streams that nobody wants any more, and rings that nobody could resume from."""
+        for stream in self.streams():
+            if not self.is_wanted(stream):
+                self.drop(stream.key)
+        self.singles = {key: streams for key, streams in self.singles.items() if streams}
+        used = {id(stream.ring) for stream in self._streams.values()}
+        now = self._clock.now_ms()
+        self._rings = {
+            key: ring
+            for key, ring in self._rings.items()
+            if id(ring) in used or now - ring.at_ms < ring.seconds * 1_000
+        }
 
     def publish(
         self,
@@ -86,19 +146,33 @@ class Hub:
         *,
         offset: int | None = None,
         epoch: str | None = None,
-        replaceable: bool | None = None,
     ) -> None:
         """Put a message on a stream: at once to the class 0, with the next period to the others.
 
-        `replaceable` says whether a blocked client may lose it to a newer one; default: as the stream is conflated.
+        A blocked client may lose it to a newer one when the stream is conflated.
         """
         if not stream.advance(payload, self._clock.now_ms(), offset, epoch):
             return
         if stream.stale_since is not None:
             stream.stale_since = None
             self._tell(stream, {"type": "fresh", "sid": stream.sid})
-        may_drop = stream.conflated if replaceable is None else replaceable
-        self.frames_written += stream.flush(0, replaceable=may_drop)
+        self.frames_written += stream.flush(0, replaceable=stream.conflated)
+        self._soon(stream)
+
+    def publish_final(self, stream: Stream, payload: Any, *, offset: int | None, epoch: str | None) -> None:
+        """Put a message on a stream that no newer one stands for: at once to every class, and it waits for who is blocked."""
+        if not stream.advance(payload, self._clock.now_ms(), offset, epoch):
+            return
+        for every in CLASSES_MS:
+            self.frames_written += stream.flush(every, replaceable=False)
+
+    def publish_forming(self, stream: Stream, payload: Any) -> None:
+        """Put a message on a stream that the next one replaces and that does not count."""
+        stream.replace(payload, self._clock.now_ms())
+        self.frames_written += stream.flush(0, replaceable=True)
+        self._soon(stream)
+
+    def _soon(self, stream: Stream) -> None:
         for every, dirty in self._dirty.items():
             if stream.members[every]:
                 dirty[stream] = None
@@ -140,8 +214,6 @@ class Hub:
         stream.leave(connection)
         every = interval_class(every_ms) if stream.conflated else 0
         stream.join(connection, every)
-        if every and stream.flushed[every] != stream.offset:
-            stream.fresh[connection] = (stream.offset, stream.epoch)
         entry: dict[str, Any] = {"sid": stream.sid, "epoch": stream.epoch, "offset": stream.offset}
         messages: list[bytes] = []
         if resume is not None:
@@ -162,15 +234,20 @@ class Hub:
             if position.offset == stream.offset or stream.payload is None:
                 return []
             return [protocol.snapshot(stream.sid, stream.epoch, stream.offset, stream.data())]
-        missed = stream.ring.since(position.offset, stream.offset)
+        missed = stream.ring.since(position.offset)
         if missed is None:
             return None
-        return [protocol.update(stream.sid, offset, stream.encode(payload)) for offset, payload in missed]
+        messages = [protocol.update(stream.sid, offset, stream.encode(payload)) for offset, payload in missed]
+        newest = stream.ring.items[-1][2] if stream.ring.items else None
+        if stream.payload is not None and stream.payload is not newest:
+            messages.append(protocol.update(stream.sid, stream.offset, stream.data()))
+        return messages
 
     def unsubscribe(self, connection: Connection, stream: Stream) -> bool:
         """Leave a stream; False when the connection did not listen to it."""
         listened = stream in connection.streams
         stream.leave(connection)
+        self.touch(stream)
         return listened
 
     # --- connections ---------------------------------------------------------------------------------------------
@@ -188,6 +265,7 @@ class Hub:
         self.connections.pop(connection.id, None)
         for stream in tuple(connection.streams):
             stream.leave(connection)
+            self.touch(stream)
             if stream.key[0] == "alerts" or stream.key[0].startswith("portfolio:"):
                 self.drop(stream.key)
         connection.closed = True
@@ -260,3 +338,9 @@ class Hub:
         """Close what is still open."""
         for connection in tuple(self.connections.values()):
             connection.close(protocol.CLOSE_RESTART, "the server restarts")
+
+
+def _without_name(channel: str) -> str:
+    """`indicators:1m` for `indicators:rsi_14:1m`, every other channel as it is."""
+    parts = channel.split(":")
+    return f"{parts[0]}:{parts[2]}" if len(parts) == 3 else channel

@@ -138,6 +138,11 @@ class Market:
         """The newest price of a symbol from every source."""
         return self._prices.get(symbol, {})
 
+    def venues(self, resolved: Resolved) -> set[str]:
+        """The venues that list or price a pair."""
+        listed = resolved.pair.venues if resolved.pair is not None else []
+        return {*listed, *self.sources(resolved.symbol)} - {CONSOLIDATED}
+
     def symbols(self) -> list[str]:
         """The symbols that have a price."""
         return list(self._prices)

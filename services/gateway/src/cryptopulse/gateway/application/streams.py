@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
-from cryptopulse.gateway.application.connection import Connection
 from cryptopulse.gateway.domain import protocol
 from cryptopulse.gateway.domain.conflation import CLASSES_MS, Ring
 from cryptopulse.gateway.domain.frames import text_frame
@@ -18,17 +18,34 @@ Place = tuple[int, str]
 """An offset and its epoch."""
 
 
+class Member(Protocol):
+    """A listener, as a stream sees it."""
+
+    blocked: bool
+    fifo: deque[bytes]
+    pending: dict[Stream, Place]
+    streams: dict[Stream, int]
+    write: Callable[[bytes], object]
+
+    def say(self, payload: bytes) -> None: ...
+    def say_frame(self, frame: bytes) -> None: ...
+    def hold(self, stream: Stream, previous: Place, *, replaceable: bool) -> None: ...
+
+
 class Stream:
     """The sequence of messages of one key, and who listens in which class.
 
-    Payloads are kept as objects and encoded when the first client needs them. `flushed` is the last offset that was
-    sent to a class, so that `skipped` is exact for all its members; `fresh` are members who joined between two flushes of
-    their class, with the offset of their snapshot.
+    Payloads are kept as objects and encoded when the first client needs them. `offset` counts what no newer message stands
+    for; a forming bar changes the payload and repeats the offset. `flushed` is the last offset that was sent to a class, so
+    that `skipped` is exact for all its members; `fresh` are members who joined between two flushes of their class, with the
+    place and version of their snapshot. `ring`, where there is one, is what clients resume from.
     """
 
     __slots__ = (
         "_data",
-        "_data_offset",
+        "_data_version",
+        "_sent",
+        "_told",
         "at_ms",
         "conflated",
         "encode",
@@ -42,30 +59,42 @@ class Stream:
         "ring",
         "sid",
         "stale_since",
-        "told",
+        "version",
         "wanted_ms",
     )
 
     def __init__(
-        self, sid: int, key: Key, encode: Callable[[Any], bytes], *, conflated: bool, epoch: str
+        self,
+        sid: int,
+        key: Key,
+        encode: Callable[[Any], bytes],
+        *,
+        conflated: bool,
+        epoch: str,
+        ring: Ring | None,
     ) -> None:
         self.sid = sid
         self.key = key
         self.encode = encode
         self.conflated = conflated
-        self.epoch = epoch
-        self.offset = 0
+        self.ring = ring
+        is_placed = ring is not None and ring.epoch > 0
+        self.epoch = f"{ring.epoch:x}" if ring is not None and is_placed else epoch
+        self.offset = ring.newest if ring is not None and is_placed else 0
         self.payload: Any = None
+        self.version = 0
         self.at_ms = 0
-        self.ring: Ring | None = None if conflated else Ring()
-        self.members: dict[int, dict[Connection, None]] = {every: {} for every in CLASSES_MS}
-        self.flushed = dict.fromkeys(CLASSES_MS, 0)
+        self.members: dict[int, dict[Member, None]] = {every: {} for every in CLASSES_MS}
+        self.flushed = dict.fromkeys(CLASSES_MS, self.offset)
         self.stale_since: int | None = None
         self.wanted_ms = 0
-        self.fresh: dict[Connection, Place] = {}
-        self.told = dict.fromkeys(CLASSES_MS, epoch)
+        self.fresh: dict[Member, tuple[Place, int]] = {}
+        self._sent = dict.fromkeys(CLASSES_MS, 0)
+        self._told = dict.fromkeys(CLASSES_MS, self.epoch)
         self._data = b""
-        self._data_offset = -1
+        self._data_version = -1
+        if ring is not None and ring.items:
+            self.replace(ring.items[-1][2], ring.at_ms)
 
     def message(self, skipped: int, told_epoch: str) -> bytes:
         """The newest message for somebody who was told `told_epoch` last: a snapshot when another epoch has begun."""
@@ -75,81 +104,85 @@ class Stream:
 
     def data(self) -> bytes:
         """The newest payload, encoded once."""
-        if self._data_offset != self.offset:
+        if self._data_version != self.version:
             self._data = self.encode(self.payload)
-            self._data_offset = self.offset
+            self._data_version = self.version
         return self._data
 
     def advance(self, payload: Any, at_ms: int, offset: int | None, epoch: str | None) -> bool:
-        """Take a new message; False when it is not newer than what is here. A new epoch starts the stream anew."""
+        """Take the next message; False when it is not newer than what is here. A new epoch starts the stream anew."""
         if epoch is not None and epoch != self.epoch:
             self.epoch = epoch
             self.offset = (offset or 1) - 1
             self.flushed = dict.fromkeys(CLASSES_MS, self.offset)
-            if self.ring is not None:
-                self.ring.clear()
         elif offset is not None and offset <= self.offset:
             return False
         self.offset = self.offset + 1 if offset is None else offset
-        self._data_offset = -1
+        self.replace(payload, at_ms)
+        return True
+
+    def replace(self, payload: Any, at_ms: int) -> None:
+        """Take what a newer message will stand for: it does not count."""
+        self.version += 1
         self.payload = payload
         self.at_ms = at_ms
-        if self.ring is not None:
-            self.ring.append(self.offset, at_ms, payload)
-        return True
+
+    def is_due(self, every: int) -> bool:
+        """True when a class has not been sent the newest message."""
+        return self._sent[every] != self.version
 
     def flush(self, every: int, *, replaceable: bool) -> int:
         """Send the newest message to the members of a class; the number of clients it was written to."""
-        previous = self.flushed[every]
-        if previous == self.offset and self.told[every] == self.epoch:
+        if not self.is_due(every):
             return 0
-        self.flushed[every] = self.offset
+        previous, before = self.flushed[every], self._told[every]
+        self._sent_to(every)
         members = self.members[every]
         if not members:
             return 0
-        skipped = self.offset - previous - 1 if self.conflated else 0
-        before = self.told[every]
-        self.told[every] = self.epoch
-        frame = text_frame(self.message(skipped, before))
+        frame = text_frame(self.message(self.offset - previous - 1, before))
         written = 0
-        for connection in members:
-            if connection in self.fresh:
-                self._catch_up(connection)
-            elif connection.blocked or connection.fifo:
-                connection.hold(self, (previous, before), replaceable=replaceable)
+        for member in members:
+            if member in self.fresh:
+                self._catch_up(member)
+            elif member.blocked or member.fifo:
+                member.hold(self, (previous, before), replaceable=replaceable)
             else:
-                connection.write(frame)
+                member.write(frame)
                 written += 1
         return written
 
-    def _catch_up(self, connection: Connection) -> None:
+    def _sent_to(self, every: int) -> None:
+        self.flushed[every], self._told[every], self._sent[every] = self.offset, self.epoch, self.version
+
+    def _catch_up(self, member: Member) -> None:
         """The first flush after a join: counted from the client's snapshot, not from the class."""
-        seen = self.fresh.pop(connection)
-        if seen == (self.offset, self.epoch):
+        (offset, epoch), version = self.fresh.pop(member)
+        if version == self.version:
             return
-        if connection.blocked or connection.fifo:
-            connection.hold(self, seen, replaceable=True)
+        if member.blocked or member.fifo:
+            member.hold(self, (offset, epoch), replaceable=True)
             return
-        offset, epoch = seen
-        connection.write(text_frame(self.message(self.offset - offset - 1, epoch)))
+        member.write(text_frame(self.message(self.offset - offset - 1, epoch)))
 
     @property
     def has_members(self) -> bool:
         """True while someone listens."""
         return any(self.members.values())
 
-    def join(self, connection: Connection, every: int) -> None:
+    def join(self, member: Member, every: int) -> None:
         """Add a member; a class that was empty begins at the newest message."""
         if not self.members[every]:
-            self.flushed[every] = self.offset
-            self.told[every] = self.epoch
-        self.members[every][connection] = None
-        connection.streams[self] = every
+            self._sent_to(every)
+        elif self.is_due(every):
+            self.fresh[member] = ((self.offset, self.epoch), self.version)
+        self.members[every][member] = None
+        member.streams[self] = every
 
-    def leave(self, connection: Connection) -> None:
+    def leave(self, member: Member) -> None:
         """Take a member away, if he is one."""
-        every = connection.streams.pop(self, None)
-        connection.pending.pop(self, None)
-        self.fresh.pop(connection, None)
+        every = member.streams.pop(self, None)
+        member.pending.pop(self, None)
+        self.fresh.pop(member, None)
         if every is not None:
-            self.members[every].pop(connection, None)
+            self.members[every].pop(member, None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import Any, Final, Literal, Protocol
 from urllib.parse import quote, urlencode
 
 import orjson
@@ -20,9 +20,10 @@ from cryptopulse.gateway.application.connection import Connection
 from cryptopulse.gateway.application.fan_out import Hub
 from cryptopulse.gateway.application.market import Market
 from cryptopulse.gateway.application.ports import Services
-from cryptopulse.gateway.application.streams import Stream
+from cryptopulse.gateway.application.streams import Key, Stream
 from cryptopulse.gateway.domain import price_body, stream_data
 from cryptopulse.gateway.domain.channels import Channel, ChannelRefusedError, parse_channel
+from cryptopulse.gateway.domain.conflation import Ring
 from cryptopulse.gateway.domain.limits import socket_limits
 from cryptopulse.gateway.domain.protocol import ChannelRequest, Position
 from cryptopulse.gateway.domain.scopes import permits
@@ -43,6 +44,11 @@ class LiveState(Protocol):
 
     async def forming(self, wanted: list[tuple[str, str, str]]) -> list[Candle]: ...
     async def indicators(self, symbol: str, source: str, interval: str) -> IndicatorUpdate | None: ...
+    async def position(
+        self, kind: Literal["candles", "indicators"], symbol: str, source: str, interval: str
+    ) -> tuple[int, int] | None:
+        """Epoch and offset of the newest closed bar that its producer has published."""
+        ...
 
 
 class TickFeed(Protocol):
@@ -98,8 +104,8 @@ class Subscriptions:
         rejected: list[dict[str, Any]] = []
         for name in names[:NAMES_MAX]:
             found = await self._prepared(connection.identity, channel, name, request)
-            if isinstance(found, Prepared):
-                prepared.append(found)
+            if isinstance(found, list):
+                prepared += found
             else:
                 rejected.append(
                     {"ch": channel.name, "symbol": name or None, "code": found[0], "detail": found[1]}
@@ -108,9 +114,9 @@ class Subscriptions:
 
     async def _prepared(
         self, identity: Identity, channel: Channel, name: str, request: ChannelRequest
-    ) -> Prepared | tuple[str, str]:
+    ) -> list[Prepared] | tuple[str, str]:
         try:
-            stream, subject = await self._stream(identity, channel, name, request.source)
+            streams, subject = await self._streams(identity, channel, name, request.source)
         except ChannelRefusedError as error:
             return error.code, error.detail
         except Refused as error:
@@ -118,8 +124,13 @@ class Subscriptions:
         except CryptoPulseError:
             return "unavailable", "this cannot be served at the moment: try again"
         resume = request.resume
-        position = resume.get(name) or resume.get(subject) or resume.get(channel.name)
-        return Prepared(channel, stream, subject, request, position)
+        named = resume.get(name) or resume.get(subject) or resume.get(channel.name)
+        if len(streams) > 1:
+            named = None  # which of the venues is meant is not said
+        return [
+            Prepared(channel, stream, subject, request, request.resume.get(stream.key[1]) or named)
+            for stream in streams
+        ]
 
     def join(self, connection: Connection, prepared: Prepared) -> tuple[dict[str, Any], list[bytes]]:
         """Join a stream. The entry for `subscribed` (or, over the limit, for `rejected`) and the messages to send after the ack.
@@ -128,6 +139,9 @@ class Subscriptions:
         """
         channel, stream, request = prepared.channel, prepared.stream, prepared.request
         head = {"ch": channel.name, "symbol": prepared.subject or None}
+        source = stream.key[1].partition("@")[2]
+        if channel.takes_symbols and source:
+            head["source"] = source
         limit = socket_limits(connection.identity.tier).subscriptions
         if len(connection.streams) >= limit and stream not in connection.streams:
             detail = f"a connection holds at most {limit} subscriptions"
@@ -188,6 +202,28 @@ class Subscriptions:
         if not permits(identity, scope):
             raise ChannelRefusedError("forbidden", f"this credential does not hold the scope {scope}")
 
+    async def _streams(
+        self, identity: Identity, channel: Channel, name: str, source: str | None
+    ) -> tuple[list[Stream], str]:
+        """What a client means: one stream, but of trades one for each venue, whose sequences are their own."""
+        if channel.kind != "trades":
+            stream, subject = await self._stream(identity, channel, name, source)
+            return [stream], subject
+        resolved = self._market.resolve(name)
+        symbol, venues = resolved.symbol, self._market.venues(resolved)
+        if not venues:
+            raise ChannelRefusedError("not_traded", f"no venue trades {symbol}: name a traded pair")
+        if source is not None:
+            if source not in venues:
+                raise ChannelRefusedError("unknown_source", f"{symbol} trades on {', '.join(sorted(venues))}")
+            venues = {source}
+        await self._ticks.follow(symbol)
+        return [self._trades(symbol, venue) for venue in sorted(venues)], symbol
+
+    def _trades(self, symbol: str, venue: str) -> Stream:
+        key = ("trades", f"{symbol}@{venue}")
+        return self._hub.stream(key, stream_data.trade, conflated=False, ring=self._hub.ring(key))
+
     async def _stream(
         self, identity: Identity, channel: Channel, name: str, source: str | None
     ) -> tuple[Stream, str]:
@@ -203,11 +239,11 @@ class Subscriptions:
         symbol = self._market.resolve(name).symbol
         if channel.kind == "ticker":
             return self.ticker(symbol, source), symbol
-        if channel.kind == "trades":
-            await self._ticks.follow(symbol)
-            return self._hub.stream(("trades", symbol), stream_data.trade, conflated=False), symbol
         if channel.kind == "signals":
-            return self._hub.stream(("signals", symbol), stream_data.signal, conflated=False), symbol
+            ring = self._hub.ring(("signals", symbol))
+            return self._hub.stream(
+                ("signals", symbol), stream_data.signal, conflated=False, ring=ring
+            ), symbol
         subject = f"{symbol}@{source or self._default_source(symbol)}"
         if channel.kind == "candles":
             return await self._candles(channel, subject), symbol
@@ -231,13 +267,27 @@ class Subscriptions:
         return stream
 
     async def _candles(self, channel: Channel, subject: str) -> Stream:
-        stream = self._hub.stream((channel.name, subject), stream_data.candle, conflated=False)
+        key = (channel.name, subject)
+        ring = await self._ring(key, "candles", subject, channel.interval)
+        stream = self._hub.stream(key, stream_data.candle, conflated=False, ring=ring)
         if stream.payload is None:
             symbol, _, source = subject.partition("@")
             for bar in await self._live.forming([(symbol, source, channel.interval)]):
                 if stream.payload is None:
-                    self._hub.publish(stream, bar, replaceable=True)
+                    self._hub.publish_forming(stream, bar)
         return stream
+
+    async def _ring(
+        self, key: Key, kind: Literal["candles", "indicators"], subject: str, interval: str
+    ) -> Ring:
+        """What a series resumes from; where it stands is asked for when nothing of it was heard yet."""
+        ring = self._hub.ring(key)
+        if not ring.epoch:
+            symbol, _, source = subject.partition("@")
+            position = await self._live.position(kind, symbol, source, interval)
+            if position is not None:
+                ring.stand_at(*position, self._hub.now_ms())
+        return self._hub.ring(key)
 
     async def _indicators(self, channel: Channel, subject: str) -> Stream:
         await self._ticks.follow_indicators(channel.interval)
@@ -245,12 +295,14 @@ class Subscriptions:
         encode = (
             stream_data.indicators if not name else (lambda update: stream_data.one_indicator(update, name))
         )
-        stream = self._hub.stream((channel.name, subject), encode, conflated=True)
+        base = (f"indicators:{channel.interval}", subject)
+        ring = await self._ring(base, "indicators", subject, channel.interval)
+        stream = self._hub.stream((channel.name, subject), encode, conflated=True, ring=ring)
         if stream.payload is None:
             symbol, _, source = subject.partition("@")
             found = await self._live.indicators(symbol, source, channel.interval)
             if found is not None and stream.payload is None:
-                self._hub.publish(stream, found)
+                self._hub.publish_forming(stream, found)
         return stream
 
     async def _portfolio(self, identity: Identity, channel: Channel) -> Stream:
@@ -306,7 +358,8 @@ class Subscriptions:
 
     def alerts_of(self, identity: Identity) -> Stream:
         """The stream of a user's alerts; its messages are written as `alert`, never conflated."""
-        return self._hub.stream(("alerts", str(identity.user_id)), orjson.dumps, conflated=False)
+        key = ("alerts", str(identity.user_id))
+        return self._hub.stream(key, orjson.dumps, conflated=False, ring=Ring())
 
     async def _events_since(self, identity: Identity, since_ms: int) -> list[dict[str, Any]] | None:
         """Events of the caller since a time, oldest first; None when there are more than can be replayed."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Final
+from collections.abc import Callable, Collection
+from typing import Any, Final, Protocol
 
 from cryptopulse.common.bus.protocols import Bus, Delivery, Handler, Subscription
+from cryptopulse.common.clock import Clock
 from cryptopulse.common.contracts.topics import (
     ALERT_EVENTS,
     CANDLES,
@@ -20,22 +21,37 @@ from cryptopulse.common.contracts.topics import (
     Queue,
     Topic,
 )
+from cryptopulse.common.errors import StoreUnavailable
+from cryptopulse.common.telemetry.logging import get_logger
 from cryptopulse.gateway.application.distribute import Distributor
 from cryptopulse.gateway.application.fan_out import Hub
 
 CONSUMER: Final = "gateway"
+SAY_SECONDS: Final = 20.0
+log = get_logger(__name__)
+
+
+class Followed(Protocol):
+    """Whose trades any replica follows."""
+
+    async def want(self, symbols: Collection[str]) -> None: ...
+    async def wanted(self) -> set[str]: ...
 
 
 class BusConsumers:
     """The gateway's subscriptions."""
 
-    def __init__(self, bus: Bus, hub: Hub) -> None:
+    def __init__(self, bus: Bus, hub: Hub, shared: Followed, clock: Clock) -> None:
         self._bus = bus
         self._hub = hub
+        self._shared = shared
+        self._clock = clock
         self._ticks: Subscription | None = None
         self._live: Subscription | None = None
-        self._followed: set[str] = set()
         self._intervals: set[str] = set()
+        self._connections = 0
+        self._connected_at: float | None = None
+        self._said_at = -SAY_SECONDS
 
     async def start(self, distributor: Distributor) -> None:
         """Subscribe to everything that a gateway always needs."""
@@ -60,12 +76,43 @@ class BusConsumers:
         queue = Queue(consumer=CONSUMER, topic=topic, bindings=keys, exclusive=True)
         return await self._bus.subscribe(queue, _handler(handle), name=f"gateway.{topic.name}")
 
+    @property
+    def held_seconds(self) -> float:
+        """For how long this process has heard the bus: what a client missed in that time is here."""
+        return 0.0 if self._connected_at is None else self._clock.monotonic() - self._connected_at
+
     async def follow(self, symbol: str) -> None:
-        """Let trades of a symbol come."""
-        if symbol in self._followed or self._ticks is None:
+        """Let trades of a symbol come, here and to the other replicas."""
+        await self._follow(symbol)
+        try:
+            await self._shared.want([symbol])
+        except StoreUnavailable:
+            log.warning("the other replicas were not told whom to follow", symbol=symbol)
+
+    async def _follow(self, symbol: str) -> None:
+        if symbol in self._hub.followed or self._ticks is None:
             return
-        self._followed.add(symbol)
+        self._hub.followed.add(symbol)
         await self._bus.bind(self._ticks, TICKS, f"tick.*.{symbol}")
+
+    async def keep_up(self) -> None:
+        """Once a second: follow what other replicas follow, say what is wanted here, notice that the bus was away."""
+        if self._bus.consuming_connections != self._connections:
+            self._connections = self._bus.consuming_connections
+            self._hub.tear()
+            self._connected_at = self._connected_at or self._clock.monotonic()
+        if self._clock.monotonic() - self._said_at >= SAY_SECONDS:
+            await self._shared.want(self._wanted())
+            self._said_at = self._clock.monotonic()
+        for symbol in await self._shared.wanted() - self._hub.followed:
+            await self._follow(symbol)
+
+    def _wanted(self) -> set[str]:
+        return {
+            stream.key[1].partition("@")[0]
+            for stream in self._hub.streams()
+            if stream.key[0] == "trades" and self._hub.is_wanted(stream)
+        }
 
     async def follow_indicators(self, interval: str) -> None:
         """Let forming values of an interval come."""
@@ -76,11 +123,10 @@ class BusConsumers:
 
     async def sweep(self) -> None:
         """Stop following what nobody listens to any more; the streams stay for those who come back soon."""
+        self._hub.forget()
         heard = {stream.key for stream in self._hub.streams() if self._hub.is_wanted(stream)}
-        symbols = {subject for channel, subject in heard if channel == "trades"}
-        for symbol in tuple(self._followed - symbols):
-            self._followed.discard(symbol)
-            self._hub.drop(("trades", symbol))
+        for symbol in self._hub.followed - self._wanted() - await self._shared.wanted():
+            self._hub.followed.discard(symbol)
             if self._ticks is not None:
                 await self._bus.unbind(self._ticks, TICKS, f"tick.*.{symbol}")
         intervals = {channel.rpartition(":")[2] for channel, _ in heard if channel.startswith("indicators:")}

@@ -41,6 +41,7 @@ class Polled:
     forming: Callable[[list[tuple[str, str, str]]], Awaitable[list[Candle]]]
     reference: Callable[[str], Awaitable[ReferencePrice | None]]
     unfollow: Callable[[], Awaitable[None]]
+    keep_up: Callable[[], Awaitable[None]]
     clean: Callable[[], Awaitable[None]]
     ask_peers: Callable[[], Awaitable[dict[str, dict[str, Any]]]]
 
@@ -92,6 +93,10 @@ class Timers:
         found = await self.polled.catalogue()
         if found is not None:
             self.use.market.use_catalogue(found)
+
+    async def follow(self, beat: Beat) -> None:
+        """Follow what other replicas follow."""
+        await self._every(1.0, self.polled.keep_up, beat)
 
     async def forming(self, beat: Beat) -> None:
         """Forming candles of the longer intervals, for those who listen."""

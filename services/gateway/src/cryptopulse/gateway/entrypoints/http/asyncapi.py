@@ -20,7 +20,10 @@ _COMMANDS: Final = (
     protocol.AckEvent,
 )
 _SID: Final = {"type": "integer", "description": "The stream, as named in the ack."}
-_OFFSET: Final = {"type": "integer", "description": "The message's place in its stream."}
+_OFFSET: Final = {
+    "type": "integer",
+    "description": "The message's place in its stream, from 1, by 1; a forming bar repeats the offset of the closed one before it.",
+}
 _EPOCH: Final = {
     "type": "string",
     "description": "Another epoch: what was known of the stream counts no more.",
@@ -163,8 +166,10 @@ _ABOUT: Final = (
     "`status`; private: `alerts`, `portfolio:<id>`. "
     f"Intervals: {' '.join(PUBLIC_INTERVALS)}. "
     "Credentials by `Authorization` header, by the subprotocol `bearer.<base64url of the token>` beside `cryptopulse.v1`, or by an `auth` "
-    "message; never in the address. `every_ms` is rounded up to 0, 100, 1000 or 5000. Resume with the `epoch` and `offset` of the last message: "
-    "`recovered` says whether nothing is missing. Close codes: 4000-4499 connect again, 4500-4999 do not; 4001 credential expired, 4003 "
+    "message; never in the address. `every_ms` is rounded up to 0, 100, 1000 or 5000. `trades` are one stream for each venue that trades the pair, "
+    "each with its own `sid`, `source` and offsets. Resume, on any server, with the `epoch` and `offset` of the last message: "
+    '`"resume":{"BTC-USD":{"epoch":"1f","offset":1842}}`, by `BTC-USDT@binance` where a name stands for several streams. `recovered` true: what was '
+    "missed follows, each message once (of tickers, markets and portfolios the newest stands for all); false: a snapshot follows. Close codes: 4000-4499 connect again, 4500-4999 do not; 4001 credential expired, 4003 "
     "reconnect, 4008 slow consumer, 4012 no pong, 4013 too many messages, 1012 restart, 4500 bad token, 4501 bad protocol, 4504 too many "
     "connections, 4507 forbidden."
 )

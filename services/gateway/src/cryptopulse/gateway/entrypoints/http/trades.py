@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 from typing import Annotated, Final, Literal
 
 import orjson
@@ -10,10 +11,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
 from cryptopulse.common.contracts.http.spec import RouteSpec
-from cryptopulse.gateway.application.streams import Stream
 from cryptopulse.gateway.application.use_cases import UseCases
 from cryptopulse.gateway.domain import stream_data
-from cryptopulse.gateway.domain.conflation import RING_MESSAGES, RING_SECONDS
+from cryptopulse.gateway.domain.conflation import RING_MESSAGES, RING_SECONDS, Ring
 from cryptopulse.gateway.entrypoints.http.operations import Call, Operation
 
 WAIT_SECONDS: Final = 2.0
@@ -53,25 +53,24 @@ class Trades(BaseModel):
 async def get_trades(use: UseCases, call: Call) -> Response:
     """The newest trades of a symbol over all venues."""
     query = call.query_model(TradeQuery)
-    symbol = use.market.resolve(call.params["symbol"]).symbol
+    resolved = use.market.resolve(call.params["symbol"])
+    symbol = resolved.symbol
     await use.follow(symbol)
-    stream = use.hub.stream(("trades", symbol), stream_data.trade, conflated=False)
-    use.hub.touch(stream)
+    rings = [use.hub.ring(("trades", f"{symbol}@{venue}")) for venue in use.market.venues(resolved)]
     for _ in range(int(WAIT_SECONDS / STEP_SECONDS)):
-        if stream.payload is not None:
+        if any(ring.items for ring in rings):
             break
         await asyncio.sleep(STEP_SECONDS)
-    rows = _newest(use, stream, query.limit)
+    rows = _newest(rings, use.clock.now_ms() - RING_SECONDS * 1_000, query.limit)
     body = b'{"symbol":%b,"data":[%b],"next_cursor":null}' % (orjson.dumps(symbol), b",".join(rows))
     return Response(body, media_type="application/json")
 
 
-def _newest(use: UseCases, stream: Stream, limit: int) -> list[bytes]:
-    if stream.ring is None:
-        return []
-    horizon = use.clock.now_ms() - RING_SECONDS * 1_000
-    items = [payload for _, at, payload in stream.ring.items if at >= horizon]
-    return [stream.encode(payload) for payload in reversed(items[-limit:])]
+def _newest(rings: Iterable[Ring], horizon_ms: int, limit: int) -> list[bytes]:
+    """The newest of all venues by our time of receipt, newest first."""
+    items = [payload for ring in rings for _, at, payload in ring.items if at >= horizon_ms]
+    newest = sorted(items, key=lambda item: (item[1].received_us, item[1].trade_id), reverse=True)
+    return [stream_data.trade(payload) for payload in newest[:limit]]
 
 
 OPERATIONS: Final = (
