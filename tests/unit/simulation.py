@@ -106,6 +106,9 @@ class Tables:
             changed.append(Changed(candle, corrected=old is not None))
         return changed
 
+    async def check(self, candles: Sequence[Candle], *, epoch: int) -> dict[int, bool]:
+        return {}
+
     async def range(
         self,
         symbol: str,

@@ -33,6 +33,9 @@ class Shelf:
             )
         return []
 
+    async def check(self, candles: Sequence[Candle], *, epoch: int) -> dict[int, bool]:
+        return {}
+
     async def range(
         self,
         symbol: str,

@@ -116,9 +116,7 @@ async def build(settings: Settings, runtime: Runtime) -> AsyncIterator[None]:
     all_publishers = [p for ingest in ingests.values() for p in ingest.publishers]
     stream.register(runtime, feeds, [*all_publishers, *reference_publishers])
     poll.register(runtime, poller)
-    backfill_loops.register(
-        runtime, history, [venue.name for venue in venues], {feed.venue.name: feed.natives for feed in feeds}
-    )
+    backfill_loops.register(runtime, history, feeds, settings.check_seconds)
     runtime.app.include_router(http.IngestHttp(feeds, ingests, history, poller).router())
     try:
         yield

@@ -62,6 +62,8 @@ class Settings(ServiceSettings):
     """Days of 1h candles fetched when a market is first seen."""
     history_days_days: int = Field(default=1_000, ge=0, le=10_000)
     """Days of 1d candles fetched when a market is first seen."""
+    check_seconds: int = Field(default=300, ge=0, le=86_400)
+    """How often the venues are asked for the minutes closed meanwhile, to check those built from trades; 0 never."""
     budget_address: str = "default"
     """Names the outgoing address whose budgets are shared: containers behind one address use one name."""
     rotate_seconds: float = Field(default=0.0, ge=0.0, le=90_000.0)

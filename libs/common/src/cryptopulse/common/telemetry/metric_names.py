@@ -75,6 +75,7 @@ IngestorMetric = Literal[
     "cryptopulse_venue_clock_offset_seconds",
 ]
 IndicatorsMetric = Literal[
+    "cryptopulse_candles_checked_total",
     "cryptopulse_candles_closed_total",
     "cryptopulse_indicators_backpressure_total",
     "cryptopulse_late_ticks_total",

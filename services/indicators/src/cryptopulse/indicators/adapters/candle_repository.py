@@ -23,7 +23,8 @@ COLUMNS: Final = (
 CHUNK: Final = 2_000
 
 # A row gives way to one that is at least as complete and then of at least its origin, and never to an older owner's.
-# Saying the same again changes nothing. A venue's own candle over other values counts as a correction of its own.
+# Saying the same again changes nothing. A venue's own candle over other values counts as a correction of its own; where it
+# tells no number of trades, or the one we have, what was built from the trades themselves is exact and stays.
 _UPSERT: Final = """
 INSERT INTO candles AS c (series_id, bar_interval, open_time, open, high, low, close, volume, quote_volume, trades,
                           taker_buy_volume, first_id, last_id, complete, origin, revision, epoch, simulated)
@@ -35,8 +36,10 @@ FROM unnest($1::int[], $2::text[], $3::bigint[], $4::numeric[], $5::numeric[], $
 ORDER BY position
 ON CONFLICT (series_id, bar_interval, open_time) DO UPDATE SET
     open = excluded.open, high = excluded.high, low = excluded.low, close = excluded.close,
-    volume = excluded.volume, quote_volume = excluded.quote_volume, trades = excluded.trades,
-    taker_buy_volume = excluded.taker_buy_volume,
+    volume = excluded.volume,
+    quote_volume = CASE WHEN {keeps} THEN c.quote_volume ELSE excluded.quote_volume END,
+    trades = CASE WHEN {keeps} THEN c.trades ELSE excluded.trades END,
+    taker_buy_volume = CASE WHEN {keeps} THEN c.taker_buy_volume ELSE excluded.taker_buy_volume END,
     first_id = coalesce(excluded.first_id, c.first_id), last_id = coalesce(excluded.last_id, c.last_id),
     complete = excluded.complete, origin = excluded.origin, epoch = excluded.epoch, simulated = excluded.simulated,
     revision = CASE
@@ -48,11 +51,30 @@ WHERE excluded.epoch >= c.epoch
   AND (excluded.complete, excluded.origin) >= (c.complete, c.origin)
   AND (excluded.origin > c.origin OR excluded.complete > c.complete OR excluded.revision > c.revision
        OR excluded.origin = 1)
-  AND (excluded.open, excluded.high, excluded.low, excluded.close, excluded.volume, excluded.quote_volume,
-       excluded.trades, excluded.taker_buy_volume, excluded.complete)
-      IS DISTINCT FROM (c.open, c.high, c.low, c.close, c.volume, c.quote_volume, c.trades, c.taker_buy_volume,
-       c.complete)
-RETURNING series_id, bar_interval, open_time, revision
+  AND ((excluded.open, excluded.high, excluded.low, excluded.close, excluded.volume, excluded.complete)
+           IS DISTINCT FROM (c.open, c.high, c.low, c.close, c.volume, c.complete)
+       OR (NOT {keeps}
+           AND (excluded.quote_volume, excluded.trades, excluded.taker_buy_volume)
+               IS DISTINCT FROM (c.quote_volume, c.trades, c.taker_buy_volume)))
+RETURNING series_id, bar_interval, open_time, revision, quote_volume, trades, taker_buy_volume
+""".format(keeps="(excluded.origin = 1 AND excluded.trades IN (0, c.trades) AND excluded.volume = c.volume)")
+
+# A complete bar built from trades that the venue's own candle equals becomes the venue's own, with all that we know of it.
+_CHECK: Final = """
+WITH theirs AS (
+    SELECT * FROM unnest($3::bigint[], $4::numeric[], $5::numeric[], $6::numeric[], $7::numeric[], $8::numeric[],
+                         $9::bigint[]) AS u(open_time, open, high, low, close, volume, trades)
+), ours AS (
+    SELECT c.open_time, t.trades IN (0, c.trades)
+        AND (c.open, c.high, c.low, c.close, c.volume) = (t.open, t.high, t.low, t.close, t.volume) AS is_equal
+    FROM candles c JOIN theirs t USING (open_time)
+    WHERE c.series_id = $1 AND c.bar_interval = $2 AND c.open_time BETWEEN $10 AND $11
+      AND c.origin = 0 AND c.complete AND c.simulated = $12
+), verified AS (
+    UPDATE candles c SET origin = 1 FROM ours
+    WHERE c.series_id = $1 AND c.bar_interval = $2 AND c.open_time = ours.open_time AND ours.is_equal AND c.epoch <= $13
+)
+SELECT open_time, is_equal FROM ours
 """
 
 
@@ -100,14 +122,36 @@ class CandleRepository:
         by_place = {(ids[row.symbol, row.source], row.interval, row.open_time): row for row in rows}
         return [
             Changed(
-                _revised(
-                    by_place[answer["series_id"], answer["bar_interval"], answer["open_time"]],
-                    answer["revision"],
+                _as_stored(
+                    by_place[answer["series_id"], answer["bar_interval"], answer["open_time"]], answer
                 ),
                 corrected=answer["revision"] > 0,
             )
             for answer in answers
         ]
+
+    async def check(self, candles: Sequence[Candle], *, epoch: int) -> dict[int, bool]:
+        """See `CandleStore.check`."""
+        first, last = candles[0], candles[-1]
+        ids = await self._series_ids([(first.symbol, first.source)])
+        async with self._database.connection() as connection:
+            rows = await connection.fetch(
+                _CHECK,
+                ids[first.symbol, first.source],
+                first.interval,
+                [row.open_time for row in candles],
+                [row.open for row in candles],
+                [row.high for row in candles],
+                [row.low for row in candles],
+                [row.close for row in candles],
+                [row.volume for row in candles],
+                [row.trades for row in candles],
+                first.open_time,
+                last.open_time,
+                first.simulated,
+                epoch,
+            )
+        return {row["open_time"]: row["is_equal"] for row in rows}
 
     async def range(
         self,
@@ -205,10 +249,16 @@ class CandleRepository:
                 self._partitions.add((interval, part))
 
 
-def _revised(row: Candle, revision: int) -> Candle:
-    if row.revision == revision:
+def _as_stored(row: Candle, stored: Any) -> Candle:
+    if row.revision == stored["revision"] and row.trades == stored["trades"]:
         return row
-    return msgspec.structs.replace(row, revision=revision)
+    return msgspec.structs.replace(
+        row,
+        revision=stored["revision"],
+        quote_volume=stored["quote_volume"],
+        trades=stored["trades"],
+        taker_buy_volume=stored["taker_buy_volume"],
+    )
 
 
 def _candle(symbol: str, source: str, interval: Interval, row: Any) -> Candle:

@@ -33,6 +33,14 @@ class CandleStore(Protocol):
         """
         ...
 
+    async def check(self, candles: Sequence[Candle], *, epoch: int) -> dict[int, bool]:
+        """Compare a venue's own bars, ascending and of one series, with the complete ones that were built from its trades.
+
+        Answers open time -> equal (prices, volume, and trades where the venue counts them) of those that were there.
+        Equal ones are verified: they count as the venue's own from now on, so each is compared once.
+        """
+        ...
+
     async def range(
         self,
         symbol: str,

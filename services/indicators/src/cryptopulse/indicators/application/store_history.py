@@ -1,6 +1,7 @@
 """Backfilled candles in: stored, longer bars derived, venues merged into consolidated ones (step 8).
 
-Everything is an upsert that may be done twice: a message that comes again changes nothing.
+Everything is an upsert that may be done twice: a message that comes again changes nothing. Where bars were built from
+trades already the venue's own are their judge: equal ones are verified, others are corrected and counted.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ from typing import Final
 from cryptopulse.common.contracts.candles import Candle, HistoryBatch
 from cryptopulse.common.contracts.intervals import Interval, next_open, open_time
 from cryptopulse.common.contracts.values import CONSOLIDATED
+from cryptopulse.common.telemetry import metrics
+from cryptopulse.common.telemetry.logging import get_logger
 from cryptopulse.indicators.application.build_candles import converts
 from cryptopulse.indicators.application.ports import CandleStore, Changed
 from cryptopulse.indicators.domain.history import DERIVED, converted, derive, merge_venues
@@ -19,6 +22,13 @@ FROM_TICKS: Final = 0
 MERGED: Final = -1
 CONVERTED: Final = -2
 MOST_ROWS: Final = 5_000
+
+log = get_logger(__name__)
+checked_total = metrics.counter(
+    "cryptopulse_candles_checked_total",
+    "Complete candles built from trades that were compared with the venue's own",
+    ("venue", "outcome"),
+)
 
 
 class HistoryKeeper:
@@ -33,21 +43,46 @@ class HistoryKeeper:
         rows = sorted((row for row in batch.candles if row.closed), key=lambda row: row.open_time)
         if not rows:
             return []
+        await self._check(batch, rows)
         changed = await self._store.upsert(rows, origin=FROM_VENUE, epoch=self._epoch)
         if not changed:
             return []
         found = list(changed)
         start, end = rows[0].open_time, rows[-1].open_time
         found += await self._consolidate(batch.symbol, batch.interval, start, end)
-        for longer in DERIVED.get(batch.interval, ()):
+        found += await self._derive(batch.symbol, batch.venue, batch.interval, start, end)
+        return found
+
+    async def _check(self, batch: HistoryBatch, rows: list[Candle]) -> None:
+        checked = await self._store.check(rows, epoch=self._epoch)
+        wrong = [at for at, is_equal in checked.items() if not is_equal]
+        checked_total.labels(batch.venue, "equal").inc(len(checked) - len(wrong))
+        checked_total.labels(batch.venue, "different").inc(len(wrong))
+        if wrong:
+            log.warning(
+                "candles differ from the venue's own: corrected",
+                venue=batch.venue,
+                symbol=batch.symbol,
+                interval=batch.interval,
+                open_times=wrong[:10],
+                count=len(wrong),
+            )
+
+    async def _derive(
+        self, symbol: str, venue: str, interval: Interval, start: int, end: int
+    ) -> list[Changed]:
+        """Fold the longer bars of a range anew, and those that rest on what changed by that."""
+        found: list[Changed] = []
+        for longer in DERIVED.get(interval, ()):
             first, last = open_time(start, longer), next_open(open_time(end, longer), longer)
             base = await self._store.range(
-                batch.symbol, batch.venue, batch.interval, from_ms=first, to_ms=last, limit=MOST_ROWS
+                symbol, venue, interval, from_ms=first, to_ms=last, limit=MOST_ROWS
             )
             made = await self._store.upsert(derive(base, longer), origin=FROM_TICKS, epoch=self._epoch)
             found += made
             if made:
-                found += await self._consolidate(batch.symbol, longer, first, last - 1)
+                found += await self._consolidate(symbol, longer, first, last - 1)
+                found += await self._derive(symbol, venue, longer, first, last - 1)
         return found
 
     async def _consolidate(self, symbol: str, interval: Interval, start: int, end: int) -> list[Changed]:

@@ -59,7 +59,7 @@ def fold_all(open_ms: int, parts: Iterable[Bar]) -> Bar | None:
 def derive(rows: Sequence[Candle], interval: Interval) -> list[Candle]:
     """The longer bars that shorter ones (ascending, of one series) make; only those that ended with the newest row.
 
-    A bar is complete when every part is there and complete.
+    A bar is complete when every part is there and complete; corrections of its parts are corrections of it.
     """
     if not rows:
         return []
@@ -75,6 +75,7 @@ def derive(rows: Sequence[Candle], interval: Interval) -> list[Candle]:
         if bar is None:
             continue
         bar.complete = bar.complete and bar.parts == minutes_in(bucket, interval)
+        bar.revision = sum(part.revision for part in parts)
         found.append(bar.candle(rows[0].symbol, rows[0].source, interval, closed=True))
     return found
 

@@ -15,7 +15,14 @@ from cryptopulse.common.bus.routing import key_of
 from cryptopulse.common.clock import Clock
 from cryptopulse.common.contracts.candles import Candle, HistoryBatch
 from cryptopulse.common.contracts.feeds import HistoryProgress
-from cryptopulse.common.contracts.intervals import DAY_MS, Interval, length_ms, next_open, open_time
+from cryptopulse.common.contracts.intervals import (
+    DAY_MS,
+    MINUTE_MS,
+    Interval,
+    length_ms,
+    next_open,
+    open_time,
+)
 from cryptopulse.common.contracts.topics import HISTORY, shard_of
 from cryptopulse.common.contracts.values import base_of
 from cryptopulse.common.errors import (
@@ -34,8 +41,10 @@ from cryptopulse.ingestor.domain.history import Covered, Reason, Series, closed_
 EMPTY_PAGES: Final = 3
 """So many pages without a candle in a row: the venue has nothing older."""
 QUEUE_LIMIT: Final = 20_000
+SETTLED_MS: Final = MINUTE_MS
+"""A minute is checked when it has been over for so long: late trades are in the venue's candle by then, and in ours."""
 LONGEST_PAUSE_SECONDS: Final = 60.0
-_URGENCY: Final[dict[Reason, int]] = {"repair": 0, "request": 1, "hole": 2, "start": 3}
+_URGENCY: Final[dict[Reason, int]] = {"repair": 0, "request": 1, "hole": 2, "start": 3, "check": 4}
 _AT_START: Final[dict[str, int]] = {"1m": 0, "1h": 1, "1d": 2}
 
 _CANDLES = counter("cryptopulse_history_candles_total", "Candles of history handed to the bus.", ("venue",))
@@ -111,6 +120,7 @@ class Backfill:
         self._simulated = simulated
         self._number = 0
         self._seen: set[tuple[str, str]] = set()
+        self._checked: dict[tuple[str, str], int] = {}
 
     def first_sight(self, venue: str, symbols: Sequence[str]) -> None:
         """Ask for the configured history of symbols that are new here."""
@@ -123,6 +133,22 @@ class Backfill:
                 if days > 0 and interval in self._queues[venue].venue.intervals:
                     end = closed_until(now, interval)
                     self.ask(Series(venue, symbol, interval, end - days * DAY_MS, end, "start"))
+
+    def check(self, venue: str, symbols: Sequence[str]) -> None:
+        """Ask for the minutes that closed since the last check, one page at most, behind everything else.
+
+        Who builds candles from trades compares them. A symbol whose minutes are asked for anyway is left for the next time.
+        """
+        end = closed_until(self._clock.now_ms() - SETTLED_MS, "1m")
+        queue = self._queues[venue]
+        for symbol in symbols:
+            start = max(self._checked.get((venue, symbol), end), end - queue.venue.rows_per_page * MINUTE_MS)
+            series = Series(venue, symbol, "1m", start, end, "check")
+            if series.key in queue.known:
+                continue
+            self._checked[venue, symbol] = end
+            if start < end:
+                self.ask(series)
 
     def ask(self, series: Series) -> bool:
         """Take a series on; False when the same one waits already with at least this range.
@@ -143,7 +169,8 @@ class Backfill:
             raise Invalid("from_ms must be before to_ms", code="empty-range")
         waiting = queue.known.get(series.key)
         if waiting is not None:
-            if waiting.from_ms <= series.from_ms and series.to_ms <= waiting.to_ms:
+            is_inside = waiting.from_ms <= series.from_ms and series.to_ms <= waiting.to_ms
+            if is_inside and waiting.reason != "check":
                 return False
             series = replace(
                 series, from_ms=min(waiting.from_ms, series.from_ms), to_ms=max(waiting.to_ms, series.to_ms)
@@ -156,7 +183,7 @@ class Backfill:
         rank = (_URGENCY[series.reason], 0, _AT_START.get(series.interval, 0), self._number)
         queue.known[series.key] = series
         heapq.heappush(queue.jobs, _Job(rank, series))
-        queue.total += waiting is None
+        queue.total += series.reason != "check" and (waiting is None or waiting.reason == "check")
         queue.wake.set()
         return True
 
@@ -204,6 +231,8 @@ class Backfill:
                 heapq.heappush(queue.jobs, rest)
                 continue
             del queue.known[series.key]
+            if series.reason == "check":
+                continue
             queue.done += 1
             if queue.done == queue.total:
                 log.info("history complete", venue=venue, series=queue.total, candles=queue.candles)

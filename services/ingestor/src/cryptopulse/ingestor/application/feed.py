@@ -180,6 +180,13 @@ class VenueFeed:
         """Symbol -> the venue's name of it, growing as markets are found."""
         return self._to_native
 
+    @property
+    def followed(self) -> list[str]:
+        """The symbols whose trades this replica hands on now."""
+        if not self.active or self.paused:
+            return []
+        return [instrument.symbol for instrument in self._catalogue.followed]
+
     def serves(self, symbol: str, interval: str) -> bool:
         """True when the venue lists the symbol and has candles of the interval."""
         return symbol in self._to_native and interval in self.venue.intervals

@@ -8,7 +8,7 @@ from typing import Final, Literal
 
 from cryptopulse.common.contracts.intervals import Interval, length_ms, next_open, open_time
 
-Reason = Literal["start", "hole", "request", "repair"]
+Reason = Literal["start", "hole", "request", "repair", "check"]
 
 
 @dataclass(frozen=True, slots=True)
