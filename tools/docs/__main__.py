@@ -1,4 +1,4 @@
-"""`python -m tools.docs` writes docs/asyncapi.json and docs/openapi.json; `--check` only says whether they are up to date."""
+"""`python -m tools.docs` writes docs/asyncapi.json, docs/openapi.json and docs/openapi-admin.json; `--check` only says whether they are up to date."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tools.docs.asyncapi import bus_document
-from tools.docs.openapi import api_document
+from tools.docs.openapi import api_document, operators_document
 
 FOLDER = Path(__file__).resolve().parents[2] / "docs"
 
@@ -20,14 +20,18 @@ def rendered(document: dict[str, Any]) -> str:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Write or check both documents; 1 when a check finds an old one."""
+    """Write or check the documents; 1 when a check finds an old one."""
     parser = argparse.ArgumentParser(prog="python -m tools.docs", description=__doc__)
     parser.add_argument(
         "--check", action="store_true", help="write nothing, fail when a document is out of date"
     )
     parser.add_argument("--folder", type=Path, default=FOLDER, help="where the documents are kept")
     options = parser.parse_args(argv)
-    documents = {"asyncapi.json": bus_document(), "openapi.json": api_document()}
+    documents = {
+        "asyncapi.json": bus_document(),
+        "openapi.json": api_document(),
+        "openapi-admin.json": operators_document(),
+    }
     old = []
     for name, document in documents.items():
         path, text = options.folder / name, rendered(document)

@@ -88,6 +88,10 @@ class FakeAccounts:
         self.users[user.id] = user
         return True
 
+    async def list_users(self, limit: int, after: tuple[datetime, str] | None) -> list[User]:
+        rows = sorted(self.users.values(), key=lambda user: (user.created_at, user.id), reverse=True)
+        return [row for row in rows if after is None or (row.created_at, row.id) < after][:limit]
+
     async def user_by_email(self, email: str) -> User | None:
         return next((user for user in self.users.values() if user.email == email), None)
 
@@ -389,6 +393,9 @@ class Gateway:
             self.hub.revoke(ident)
 
     def _use_cases(self) -> UseCases:
+        async def dead_letters() -> dict[str, int]:
+            return {"alerts.candles.v1.dlq": 2}
+
         async def ready() -> tuple[bool, dict[str, Any]]:
             return True, {"dependencies": {"redis": {"state": "up"}}}
 
@@ -419,6 +426,7 @@ class Gateway:
             version="0.1.0",
             started_ms=self.clock.now_ms(),
             follow=self.ticks.follow,
+            dead_letters=dead_letters,
             readiness=ready,
             peers={
                 name: {"ok": True, "detail": "ready"}

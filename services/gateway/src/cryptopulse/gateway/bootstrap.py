@@ -8,15 +8,17 @@ import hmac
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 from starlette.routing import WebSocketRoute
 
 from cryptopulse.common.bus.rabbit import RabbitBus
 from cryptopulse.common.cache import client as cache
 from cryptopulse.common.config.settings import SettingsError
+from cryptopulse.common.contracts.services import SERVICES
 from cryptopulse.common.database.pool import Database
 from cryptopulse.common.errors import StoreUnavailable
-from cryptopulse.common.runtime import Check, Runtime
+from cryptopulse.common.runtime import Check, Runtime, dead_letters
 from cryptopulse.common.security.identity import InternalSigner
 from cryptopulse.common.security.keys import KeyRefusedError, KeyRing, private_key, public_key, secret_key
 from cryptopulse.common.security.tokens import TokenIssuer, TokenVerifier
@@ -46,8 +48,10 @@ from cryptopulse.gateway.application.subscribe import Subscriptions
 from cryptopulse.gateway.application.use_cases import UseCases
 from cryptopulse.gateway.domain.limits import Policies
 from cryptopulse.gateway.entrypoints.bus import BusConsumers
-from cryptopulse.gateway.entrypoints.http.app import public_app
+from cryptopulse.gateway.entrypoints.http.admin import OPERATIONS, admin_routes
+from cryptopulse.gateway.entrypoints.http.app import public_app, routes
 from cryptopulse.gateway.entrypoints.http.edge import Origins
+from cryptopulse.gateway.entrypoints.http.operations import Gate
 from cryptopulse.gateway.entrypoints.http_protocol import HttpProtocol
 from cryptopulse.gateway.entrypoints.socket_door import SocketDoor
 from cryptopulse.gateway.entrypoints.socket_protocol import SocketProtocol
@@ -133,6 +137,7 @@ async def build(settings: Settings, runtime: Runtime) -> AsyncIterator[None]:  #
         version=runtime.version,
         started_ms=clock.now_ms(),
         follow=consumers.follow,
+        dead_letters=partial(_dead_letters, settings),
         readiness=runtime.health.readiness,
     )
 
@@ -205,6 +210,9 @@ async def build(settings: Settings, runtime: Runtime) -> AsyncIterator[None]:  #
         ws_per_message_deflate=False,
     )
 
+    admin = routes(OPERATIONS, Gate(use))
+    runtime.app.router.routes.extend(admin_routes(admin, runtime.version))
+
     async def say_farewell() -> None:
         hub.farewell()
         await asyncio.sleep(FAREWELL_SECONDS)
@@ -229,6 +237,11 @@ def _held(seconds: float, needed: float) -> Check:
     return Check(
         is_enough, "" if is_enough else f"clients resume here once {needed:g} s of messages are held"
     )
+
+
+async def _dead_letters(settings: Settings) -> dict[str, int]:
+    names = [name for service in SERVICES for name in dead_letters.candidates(service, settings.shards)]
+    return await dead_letters.counts(settings.rabbitmq_url.get_secret_value(), names)
 
 
 def derived(settings: Settings, purpose: str) -> bytes:

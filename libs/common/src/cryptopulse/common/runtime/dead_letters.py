@@ -18,6 +18,7 @@ from aio_pika.abc import AbstractConnection, AbstractIncomingMessage
 from aio_pika.exceptions import AMQPException, ChannelNotFoundEntity
 
 from cryptopulse.common.contracts.topics import TOPIC_BY_TYPE, TOPICS, Queue
+from cryptopulse.common.errors import BusUnavailable
 
 EXIT_OK: Final = 0
 EXIT_FAULT: Final = 1
@@ -96,6 +97,21 @@ async def answer(wish: Wish, service: str, url: str, shards: int) -> int:
             return await _answer(wish, connection, names)
         except ChannelNotFoundEntity:
             return _fault(f"{wish.queue}: does not exist yet; nothing was ever refused there")
+
+
+async def counts(url: str, names: Sequence[str]) -> dict[str, int]:
+    """How many messages each of these queues holds, those that exist. Raises `BusUnavailable`."""
+    found = {}
+    try:
+        connection = await aio_pika.connect(url, timeout=CONNECT_SECONDS)
+        async with connection:
+            for name in names:
+                count = await _count(connection, name)
+                if count is not None:
+                    found[name] = count
+    except (OSError, TimeoutError, AMQPException) as error:
+        raise BusUnavailable(f"the broker does not answer: {type(error).__name__}") from error
+    return found
 
 
 async def _answer(wish: Wish, connection: AbstractConnection, names: Sequence[str]) -> int:

@@ -190,6 +190,10 @@ class AccountService:
             raise NotFound("this caller has no account here: the token comes from elsewhere")
         return found
 
+    async def page(self, limit: int, after: tuple[datetime, str] | None) -> list[User]:
+        """Users, newest first, after a position (created, id)."""
+        return await self._store.list_users(limit, after)
+
     async def change_password(self, user_id: str, old: str, new: str, keep: str | None) -> None:
         """A new password; every other session ends."""
         user = await self.user(user_id)

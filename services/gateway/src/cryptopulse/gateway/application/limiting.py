@@ -53,6 +53,10 @@ class Limits:
         self._policies = policies
         self._limiter = limiter
 
+    def table(self) -> list[tuple[tuple[str, str], Policy]]:
+        """The policies in force by tier and bucket."""
+        return self._policies.table()
+
     def local(self, identity: Identity, address: str, bucket: str, cost: float) -> Counted | None:
         """A verdict without asking the store, None when it must be asked (the hot path). Raises `OverLimitError`."""
         policy = self._policies.of(identity.tier, bucket)

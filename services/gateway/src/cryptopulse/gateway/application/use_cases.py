@@ -38,6 +38,8 @@ class UseCases:
     started_ms: int
     follow: Callable[[str], Awaitable[None]]
     """Lets trades of a symbol come."""
+    dead_letters: Callable[[], Awaitable[dict[str, int]]]
+    """The dead-letter queues of all services that exist, with how many messages each holds."""
     readiness: Callable[[], Awaitable[tuple[bool, dict[str, Any]]]]
     peers: dict[str, dict[str, Any]] = field(default_factory=dict)
     """What the health poller last heard of the other services."""

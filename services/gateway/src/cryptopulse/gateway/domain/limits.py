@@ -124,6 +124,10 @@ class Policies:
             table[found[1], found[2]] = Policy(f"{found[1]}-{found[2]}", quota, window, burst)
         self._table = table
 
+    def table(self) -> list[tuple[tuple[str, str], Policy]]:
+        """Every policy by tier and bucket."""
+        return list(self._table.items())
+
     def of(self, tier: str, bucket: str) -> Policy:
         """The policy of a tier in a bucket."""
         return self._table.get((tier, bucket)) or self._table["free", bucket]

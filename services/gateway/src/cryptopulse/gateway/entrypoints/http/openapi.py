@@ -41,6 +41,7 @@ _TAGS: Final = {
     "portfolio": "Portfolios, transactions, holdings, performance.",
     "auth": "Sign-up, login, sessions, passwords.",
     "api-keys": "Keys for programs.",
+    "admin": "For operators, on the internal port: users, feeds, limits, dead letters.",
     "system": "Health, status, documents.",
     "seed": "The paths of an older backend, unchanged.",
     "udf": "TradingView's UDF datafeed.",
@@ -74,7 +75,9 @@ class Problem(BaseModel):
     errors: list[ProblemField]
 
 
-def build_document(operations: Iterable[Operation], version: str) -> dict[str, Any]:
+def build_document(
+    operations: Iterable[Operation], version: str, *, title: str = "CryptoPulse"
+) -> dict[str, Any]:
     """The whole document; every path of every operation is in it, aliases too."""
     listed = [operation for operation in operations if operation.is_documented]
     names, components = _schemas(listed)
@@ -87,7 +90,7 @@ def build_document(operations: Iterable[Operation], version: str) -> dict[str, A
     return {
         "openapi": "3.1.0",
         "info": {
-            "title": "CryptoPulse",
+            "title": title,
             "version": version,
             "summary": "Real-time crypto prices, indicators, alerts and portfolios",
             "description": "Decimals are strings, times integer milliseconds UTC unless a name says otherwise. "
