@@ -385,6 +385,7 @@ class Gateway:
         self.http: httpx.AsyncClient
         self.use = self._use_cases()
         self._server: HttpServer | None = None
+        self.ping_seconds = 20.0
 
     def _revoked(self, ident: str) -> None:
         if ident.startswith("changed:"):
@@ -449,6 +450,8 @@ class Gateway:
             http=HttpProtocol,
             ws=SocketProtocol,
             ws_max_size=64 * 1024,
+            ws_ping_interval=self.ping_seconds,
+            ws_ping_timeout=self.ping_seconds,
             ws_per_message_deflate=False,
         )
         await self._server.start()

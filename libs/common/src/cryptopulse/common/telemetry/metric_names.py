@@ -96,6 +96,7 @@ GatewayMetric = Literal[
     "cryptopulse_socket_frames_dropped_total",
     "cryptopulse_socket_frames_sent_total",
     "cryptopulse_socket_slow_closes_total",
+    "cryptopulse_sockets_closed_total",
     "cryptopulse_sockets_open",
 ]
 

@@ -8,12 +8,16 @@ from typing import Any, Final, Protocol
 
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
+from cryptopulse.common.telemetry.metrics import counter
 from cryptopulse.gateway.domain import protocol
 
 EXTENSION: Final = "cryptopulse.socket"
 SEND_BUFFER_BYTES: Final = 128 * 1024
 """The kernel's part of what a client may lag behind; without a bound a dead client looks alive for minutes."""
 CLOSE_SECONDS: Final = 3.0
+CLOSED: Final = counter(
+    "cryptopulse_sockets_closed_total", "Sockets that we closed, by close code.", ("status",)
+)
 
 
 class Flow(Protocol):
@@ -58,6 +62,7 @@ class SocketProtocol(WebSocketsSansIOProtocol):
         """Send a close frame behind what is buffered, and cut the line if the client does not answer in time."""
         if self.close_sent or self.disconnected or self.transport.is_closing():
             return
+        CLOSED.labels(str(code)).inc()
         self.stop_keepalive()
         self.conn.send_close(code, reason)
         self.transport.write(b"".join(self.conn.data_to_send()))
