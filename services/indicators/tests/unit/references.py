@@ -61,8 +61,8 @@ def points_of(lines: Sequence[dict[str, str]], bar_ms: int = 86_400_000) -> list
             if text
             else index * bar_ms
         )
-        first, top, bottom, last = (Scale.integer(value, scale.price_digits) for value in (o, h, low, c))
-        volume = Scale.integer(v, scale.volume_digits)
+        first, top, bottom, last = (Scale.integer(value, scale.price_factor) for value in (o, h, low, c))
+        volume = Scale.integer(v, scale.volume_factor)
         found.append(Point(at, first, top, bottom, last, volume, scale, as_of=at + bar_ms))
     return found
 

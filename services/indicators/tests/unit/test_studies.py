@@ -165,9 +165,9 @@ def test_values_do_not_depend_on_the_scale_of_the_integers() -> None:
             as_of=bar.as_of,
         )
         coarse, finer = coarse_series.commit(bar), fine_series.commit(twin)
-        for name, a, b in zip(coarse_series.names, coarse, finer, strict=True):
-            assert (a is None) == (b is None)
-            assert a is None or b is None or a == pytest.approx(b, rel=1e-12, abs=1e-12), name
+        assert dict(zip(coarse_series.names, bits(coarse), strict=True)) == dict(
+            zip(fine_series.names, bits(finer), strict=True)
+        )
 
 
 def test_the_warm_up_told_is_that_of_the_indicators_shown() -> None:

@@ -45,10 +45,10 @@ def points(path: Path, bar_ms: int = 60_000) -> list[Point]:
             else index * bar_ms
         )
         o, h, low, c = (
-            Scale.integer(Decimal(line[name]), scale.price_digits)
+            Scale.integer(Decimal(line[name]), scale.price_factor)
             for name in ("open", "high", "low", "close")
         )
-        v = Scale.integer(Decimal(line["volume"]), scale.volume_digits)
+        v = Scale.integer(Decimal(line["volume"]), scale.volume_factor)
         found.append(Point(at, o, h, low, c, v, scale, as_of=at + bar_ms))
     return found
 

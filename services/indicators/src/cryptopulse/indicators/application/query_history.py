@@ -10,7 +10,7 @@ from cryptopulse.common.contracts.candles import Candle
 from cryptopulse.common.contracts.indicators import IndicatorUpdate
 from cryptopulse.common.contracts.intervals import Interval, length_ms, next_open
 from cryptopulse.indicators.application.ports import CandleStore
-from cryptopulse.indicators.application.update_indicators import WARM_BARS, point_of, scale_of
+from cryptopulse.indicators.application.update_indicators import WARM_BARS, point_of, points_of
 from cryptopulse.indicators.domain.indicator_series import IndicatorSeries
 from cryptopulse.indicators.domain.points import RING
 from cryptopulse.indicators.domain.registry import live_studies
@@ -131,16 +131,14 @@ class HistoryQueries:
         before, wanted = await self._spans(
             symbol, source, interval, max(WARM_BARS, RING), from_ms, to_ms, limit
         )
-        core = IndicatorSeries(studies, scale_of([*before, *wanted]))
+        scale, points = points_of([*before, *wanted], interval)
+        core = IndicatorSeries(studies, scale)
         found: list[tuple[Candle, dict[str, float | None]]] = []
-        for count, bar in enumerate(before, 1):
-            core.commit(point_of(bar, interval, core.scale))
-            if count % FOLD_SLICE == 0:
-                await asyncio.sleep(0)
-        for count, bar in enumerate(wanted, 1):
-            values = core.commit(point_of(bar, interval, core.scale))
-            found.append((bar, dict(zip(core.names, values, strict=True))))
-            if count % FOLD_SLICE == 0:
+        for at, point in enumerate(points):
+            values = core.commit(point)
+            if at >= len(before):
+                found.append((wanted[at - len(before)], dict(zip(core.names, values, strict=True))))
+            if at % FOLD_SLICE == 0:
                 await asyncio.sleep(0)
         return found, core.anchor
 
@@ -167,10 +165,11 @@ class HistoryQueries:
         bars = [*rows, *([forming] if forming is not None else [])]
         if not bars:
             return None
-        core = IndicatorSeries(studies, scale_of(bars))
+        scale, points = points_of(bars, interval)
+        core = IndicatorSeries(studies, scale)
         values: list[float | None] = []
-        for count, bar in enumerate(rows, 1):
-            values = core.commit(point_of(bar, interval, core.scale))
+        for count, point in enumerate(points[: len(rows)], 1):
+            values = core.commit(point)
             if count % FOLD_SLICE == 0:
                 await asyncio.sleep(0)
         last = bars[-1]

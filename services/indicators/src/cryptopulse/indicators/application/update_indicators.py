@@ -28,14 +28,14 @@ def point_of(
     bar: Bar | Candle, interval: Interval, scale: Scale, *, as_of: int | None = None, fraction: float = 1.0
 ) -> Point:
     """A bar as indicators read it. Raises `ScaleExceededError` when it has more decimals than the series."""
-    price, integer = scale.price_digits, Scale.integer
+    price, integer = scale.price_factor, Scale.integer
     return Point(
         bar.open_time,
         integer(bar.open, price),
         integer(bar.high, price),
         integer(bar.low, price),
         integer(bar.close, price),
-        integer(bar.volume, scale.volume_digits),
+        integer(bar.volume, scale.volume_factor),
         scale,
         as_of=next_open(bar.open_time, interval) if as_of is None else as_of,
         fraction=fraction,
@@ -49,6 +49,19 @@ def scale_of(bars: Iterable[Bar | Candle]) -> Scale:
         price = max(price, *map(digits_of, (bar.open, bar.high, bar.low, bar.close)))
         volume = max(volume, digits_of(bar.volume))
     return Scale(price, volume)
+
+
+def points_of(bars: Sequence[Bar | Candle], interval: Interval) -> tuple[Scale, list[Point]]:
+    """Closed bars as indicators read them, and the scale that holds them all.
+
+    Nearly all fit the smallest scale, and values do not depend on the scale: digits are counted only where they do not.
+    """
+    scale = Scale()
+    try:
+        return scale, [point_of(bar, interval, scale) for bar in bars]
+    except ScaleExceededError:
+        scale = scale_of(bars)
+        return scale, [point_of(bar, interval, scale) for bar in bars]
 
 
 class SavedSeries(msgspec.Struct, array_like=True):

@@ -80,6 +80,7 @@ def arm(states: Sequence[State], window: Window, scale: Scale) -> Look | None:  
     plain = sum(moves)
     spread, twice = 20 * sum([move * move for move in moves]) - plain * plain, 2 * plain
     window_scale = 20 * ps
+    squared_scale = window_scale * window_scale
     long_total -= window.closes[-50]
     long_scale = 50 * ps
 
@@ -118,10 +119,10 @@ def arm(states: Sequence[State], window: Window, scale: Scale) -> Look | None:  
         rsi = 100.0 if loss == 0 else 100.0 * gain / (gain + loss)
 
         closes = total + close
-        root = sqrt(spread + move * (19 * move - twice))
+        deviation = sqrt((spread + move * (19 * move - twice)) / squared_scale)
         middle = closes / window_scale
-        reach = 2.0 * root / window_scale
-        percent = None if root == 0 else 0.5 + (20 * close - closes) / (4.0 * root)
+        reach = 2.0 * deviation
+        percent = None if deviation == 0 else 0.5 + (20 * close - closes) / window_scale / (2.0 * reach)
 
         typical = bar.tp
         typicals = typical_sum + typical
@@ -164,7 +165,7 @@ def arm(states: Sequence[State], window: Window, scale: Scale) -> Look | None:  
             slow,
             rsi,
             macd, signal, macd - signal,
-            middle + reach, middle, middle - reach, percent, 400.0 * root / closes, root / window_scale,
+            middle + reach, middle, middle - reach, percent, 200.0 * reach / middle, deviation,
             atr, 100.0 * atr / price,
             adx0 + (dx - adx0) / 14, plus_di, minus_di,
             raw, d, d, slow_d,

@@ -26,21 +26,23 @@ class ScaleExceededError(ValueError):
 class Scale:
     """How many decimals the integers of one series stand for."""
 
-    __slots__ = ("price", "price_digits", "volume", "volume_digits")
+    __slots__ = ("price", "price_digits", "price_factor", "volume", "volume_digits", "volume_factor")
 
     def __init__(self, price_digits: int = MIN_DIGITS, volume_digits: int = MIN_DIGITS) -> None:
         self.price_digits = price_digits
         self.volume_digits = volume_digits
         self.price = 10**price_digits
         self.volume = 10**volume_digits
+        self.price_factor = Decimal(self.price)
+        self.volume_factor = Decimal(self.volume)
 
     @staticmethod
-    def integer(value: Decimal, digits: int) -> int:
-        """`value * 10^digits`, exactly. Raises `ScaleExceededError` when that is no integer."""
-        shifted = EXACT.scaleb(value, digits)
+    def integer(value: Decimal, factor: Decimal) -> int:
+        """`value * factor`, exactly, for a power of ten. Raises `ScaleExceededError` when that is no integer."""
+        shifted = EXACT.multiply(value, factor)
         number = int(shifted)
         if number != shifted:
-            raise ScaleExceededError(f"{value} has more than {digits} decimals")
+            raise ScaleExceededError(f"{value} times {factor} is no integer")
         return number
 
 

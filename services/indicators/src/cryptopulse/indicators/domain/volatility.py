@@ -17,6 +17,7 @@ class Bollinger(Base):
     """Mean of n closes and k population deviations around it, %B and width (percent of the mean).
 
     Sums and squares are exact integers: the deviation is right in the quietest market. %B is None without deviation.
+    Each enters as a quotient rounded once, so that no value depends on the series' scale.
     """
 
     def __init__(self, period: int = 20, deviations: float = 2.0) -> None:
@@ -43,12 +44,11 @@ class Bollinger(Base):
         if window.count + 1 < n:
             return (None,) * 6, carry
         scale = n * bar.ps
-        root = sqrt(n * squares - total * total)
+        deviation = sqrt((n * squares - total * total) / (scale * scale))
         middle = total / scale
-        reach = self.k * root / scale
-        percent = None if root == 0 else 0.5 + (n * close - total) / (2 * self.k * root)
-        width = 200.0 * self.k * root / total
-        return (middle + reach, middle, middle - reach, percent, width, root / scale), carry
+        reach = self.k * deviation
+        percent = None if deviation == 0 else 0.5 + (n * close - total) / scale / (2.0 * reach)
+        return (middle + reach, middle, middle - reach, percent, 200.0 * reach / middle, deviation), carry
 
 
 class Keltner(Base):

@@ -162,7 +162,9 @@ class VolumeSpike(Base):
         projected: float = bar.v if bar.fraction >= 1.0 else bar.v / bar.fraction
         ratio = None if total == 0 else n * projected / total
         spread = n * squares - total * total
-        return (ratio, None if spread == 0 else (n * projected - total) / sqrt(spread)), None
+        if spread == 0:
+            return (ratio, None), None
+        return (ratio, (n * projected - total) / bar.vs / sqrt(spread / (bar.vs * bar.vs))), None
 
     def advance(self, state: tuple[int, int], window: Window, bar: Point, carry: None) -> tuple[int, int]:
         total, squares = state
