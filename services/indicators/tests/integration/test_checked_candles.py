@@ -17,7 +17,7 @@ from cryptopulse.common.contracts.intervals import Interval
 from cryptopulse.common.contracts.services import facts_of
 from cryptopulse.common.database.pool import Database
 from cryptopulse.indicators.adapters.candle_repository import CandleRepository
-from cryptopulse.indicators.application.store_history import FROM_TICKS, HistoryKeeper
+from cryptopulse.indicators.application.store_history import FROM_TICKS, FROM_VENUE, HistoryKeeper
 from cryptopulse.indicators.domain.history import derive
 
 MINUTE = 60_000
@@ -131,3 +131,42 @@ async def test_simulated_and_real_candles_are_not_compared(store: CandleReposito
     await store.upsert([minute(0, "nobody", simulated=True)], origin=FROM_TICKS, epoch=EPOCH)
     await HistoryKeeper(store, EPOCH).take(page("nobody", [minute(0, "nobody", volume=Decimal(8))]))
     assert checked("nobody", "different") == 0
+
+
+async def test_history_in_usd_follows_when_the_rates_history_comes_later(store: CandleRepository) -> None:
+    coin = [minute(number, "binance", symbol="BTC-USDT") for number in range(3)]
+    rate = [
+        minute(number, "coinbase", symbol="USDT-USD", close=Decimal(f"0.99{number}")) for number in range(3)
+    ]
+    waiting: dict[str, tuple[int, int]] = {}
+    keeper = HistoryKeeper(store, EPOCH, waiting)
+    batch = msgspec.structs.replace(page("binance", coin), symbol="BTC-USDT")
+    await keeper.take(batch)
+    assert waiting["BTC-USD|USDT|1m"] == (coin[0].open_time, coin[2].open_time)
+    assert await keeper.convert_late() == []
+    assert await stored(store, "consolidated") == []
+
+    rates = HistoryKeeper(store, EPOCH)
+    await rates.take(msgspec.structs.replace(page("coinbase", rate[1:]), symbol="USDT-USD"))
+    found = await HistoryKeeper(store, EPOCH, waiting).convert_late()
+    usd = [item.candle for item in found if item.candle.interval == "1m"]
+    assert [(bar.open_time, bar.close) for bar in usd] == [
+        (bar.open_time, bar.close * close.close) for bar, close in zip(coin[1:], rate[1:], strict=True)
+    ]
+    assert waiting["BTC-USD|USDT|1m"] == (coin[0].open_time, coin[0].open_time)
+
+    await rates.take(msgspec.structs.replace(page("coinbase", rate[:1]), symbol="USDT-USD"))
+    await HistoryKeeper(store, EPOCH, waiting).convert_late()
+    assert len(await stored(store, "consolidated")) == 3
+    assert "BTC-USD|USDT|1m" not in waiting
+
+
+async def test_a_batch_whose_owner_ended_half_way_is_finished_when_it_comes_again(
+    store: CandleRepository,
+) -> None:
+    rows = [minute(number, "binance") for number in range(3)]
+    await store.upsert(rows, origin=FROM_VENUE, epoch=EPOCH)
+    keeper = HistoryKeeper(store, EPOCH)
+    assert await keeper.take(page("binance", rows)) == []
+    await keeper.take(page("binance", rows), again=True)
+    assert len(await stored(store, "consolidated")) == 3

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from cryptopulse.common.contracts.indicators import IndicatorUpdate, Warmup
-from cryptopulse.indicators.domain.signals import SignalBoard
+from cryptopulse.indicators.domain.signals import SeriesKey, SignalBoard
 
 
 def an_update(
@@ -108,3 +108,26 @@ def test_signals_of_a_symbol_are_numbered_by_one_within_the_owners_epoch() -> No
     found = board.on_values(an_update(1, closed=False, sma_50=12, sma_200=11), now_us=2)
     found += board.on_values(an_update(1, sma_50=12, sma_200=11), now_us=4)
     assert [(s.epoch, s.offset) for s in found] == [(9, 1), (9, 2)]
+
+
+def test_a_new_owner_goes_on_from_what_was_told_last() -> None:
+    key: SeriesKey = ("BTC-USD", "consolidated", "1h")
+    last = an_update(0, sma_50=10, sma_200=11, rsi_14=71)
+    before = SignalBoard()
+    before.on_values(an_update(-1, sma_50=10, sma_200=11, rsi_14=60), now_us=1)
+    before.on_values(last, now_us=1)
+    before.on_values(an_update(1, closed=False, sma_50=12, sma_200=11, rsi_14=71), now_us=2)
+    after = SignalBoard()
+    after.prime(key, 0, last.values, before.inside(key))
+    after.expect(before.pending())
+    closed = an_update(1, sma_50=10, sma_200=11, rsi_14=69)
+    assert said(after, closed) == said(before, closed) == [("golden_cross", "withdrawn", "up")]
+    left = an_update(2, sma_50=12, sma_200=11, rsi_14=60)
+    assert (
+        said(after, left)
+        == said(before, left)
+        == [
+            ("golden_cross", "confirmed", "up"),
+            ("rsi_overbought_left", "confirmed", "down"),
+        ]
+    )

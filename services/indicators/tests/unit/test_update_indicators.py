@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from decimal import Decimal
+from typing import Any
 
 import msgspec
 
@@ -182,3 +183,14 @@ async def test_more_decimals_than_a_series_carries_rebuild_it() -> None:
     assert book.on_closed(KEY[0], KEY[1], "1m", bar_of_candle(fine), as_of_us=0) is None
     updates = await book.rebuild(KEY)
     assert [update.open_time for update in updates] == [fine.open_time]
+
+
+async def test_a_restored_book_says_what_was_told_last_and_from_which_zones() -> None:
+    bars = candles(420)
+    shelf = Shelf()
+    book, finals = await live_book(shelf, bars[:400], bars[400:])
+    book.series[KEY].inside = ["rsi_overbought"]
+    second = IndicatorBook(shelf)
+    await second.restore(book.take_states(), [])
+    told: Any = finals[-1]
+    assert second.primes == [(KEY, bars[-1].open_time, told.values, ["rsi_overbought"])]

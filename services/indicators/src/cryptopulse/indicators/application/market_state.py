@@ -7,7 +7,7 @@ from decimal import Decimal
 import msgspec
 
 from cryptopulse.common.contracts.candles import Candle
-from cryptopulse.common.contracts.indicators import IndicatorUpdate
+from cryptopulse.common.contracts.indicators import IndicatorUpdate, Signal
 from cryptopulse.common.contracts.prices import ExcludedSource, PriceStatus
 from cryptopulse.indicators.domain.candle_series import CandleSeries
 from cryptopulse.indicators.domain.consolidated import Memory
@@ -75,3 +75,8 @@ class MarketState(msgspec.Struct):
     unsaved: list[Candle] = []
     unpublished: list[Candle] = []
     unpublished_values: list[IndicatorUpdate] = []
+    unpublished_signals: list[Signal] = []
+    pending_signals: list[Signal] = []
+    """Told as pending on bars that are still forming."""
+    without_rate: dict[str, tuple[int, int]] = {}
+    """`<X-USD>|<quote>|<interval>` -> first and last open time of stored bars that no rate was stored for yet."""

@@ -12,7 +12,7 @@ import msgspec
 from cryptopulse.common.bus.protocols import Delivery, Subscription
 from cryptopulse.common.clock import Clock
 from cryptopulse.common.contracts.candles import Candle, HistoryBatch
-from cryptopulse.common.contracts.indicators import IndicatorUpdate, Signal
+from cryptopulse.common.contracts.indicators import IndicatorUpdate
 from cryptopulse.common.contracts.intervals import DAY_MS, PUBLIC_INTERVALS, open_time
 from cryptopulse.common.contracts.ticks import TickBatch
 from cryptopulse.common.contracts.values import CONSOLIDATED
@@ -24,6 +24,7 @@ from cryptopulse.indicators.application.find_holes import HoleSearch
 from cryptopulse.indicators.application.market_state import SNAPSHOT_VERSION, MarketState
 from cryptopulse.indicators.application.ports import (
     CandleStore,
+    Changed,
     HistoryRequests,
     LatestStore,
     MarketPublisher,
@@ -88,12 +89,11 @@ class ShardWorker:
         self._publisher = publisher
         self._clock = clock
         self._live_sources = live_sources
-        self._keeper = HistoryKeeper(store, epoch)
+        self._keeper = HistoryKeeper(store, epoch, self.market.state.without_rate)
         self._turn = asyncio.Lock()
         self._restore_turn = asyncio.Lock()
         self._last: Delivery | None = None
         self._acked: Delivery | None = None
-        self._signals: list[Signal] = []
         self._reload: dict[tuple[str, str], int] = {}
         self._holes = HoleSearch(store, requests)
         self._followed: set[tuple[str, str]] = set()
@@ -116,6 +116,7 @@ class ShardWorker:
             else:
                 if state.version == SNAPSHOT_VERSION:
                     self.market = ShardMarket(self.shard, self.epoch, self._rate, state)
+                    self._keeper.without_rate = state.without_rate
         self._restoring = await self._latest.load_series(self.shard)
         self._follow_all()
         now = self._clock.now_ms() - SETTLE_MS
@@ -167,7 +168,12 @@ class ShardWorker:
 
     def _final(self, values: IndicatorUpdate) -> None:
         self.market.state.unpublished_values.append(values)
-        self._signals += self.board.on_values(values, now_us=self._clock.now_us())
+        self._tell(values)
+        key: Key = (values.symbol, values.source, values.interval)
+        self.book.series[key].inside = self.board.inside(key)
+
+    def _tell(self, values: IndicatorUpdate) -> None:
+        self.market.state.unpublished_signals += self.board.on_values(values, now_us=self._clock.now_us())
 
     async def close(self, *, lost: bool) -> None:
         """Hand over: stop consuming, store every effect, ack, close the channels. With `lost`, only close."""
@@ -192,7 +198,13 @@ class ShardWorker:
         """Store backfilled candles; raising leaves the message to be tried again."""
         await self._restore()
         batch: HistoryBatch = delivery.message
-        changed = await self._keeper.take(batch)
+        waiting = dict(self._keeper.without_rate)
+        await self._note(await self._keeper.take(batch, again=delivery.redelivered))
+        if self._keeper.without_rate != waiting:
+            await self.snapshot()
+
+    async def _note(self, changed: list[Changed]) -> None:
+        """Have what rests on changed candles done anew."""
         now = self._clock.now_ms()
         for item in changed:
             candle = item.candle
@@ -211,9 +223,13 @@ class ShardWorker:
             states, pending = self._restoring, list(self.market.state.unsaved)
             restored = await self.book.restore(states, pending)
             self._restoring = None
+            for key, open_time, values, inside in self.book.primes:
+                self.board.prime(key, open_time, values, inside)
+            self.board.expect(self.market.state.pending_signals)
+            self.book.primes = []
             untold, self.book.untold = self.book.untold, []
-            for values in untold:
-                self._final(values)
+            for update in untold:
+                self._final(update)
             log.info("series restored", shard=self.shard, restored=restored, saved=len(states))
 
     async def warm(self) -> None:
@@ -329,7 +345,7 @@ class ShardWorker:
                 await asyncio.sleep(0)
                 started = time.perf_counter()
         for value in values:
-            self._signals += self.board.on_values(value, now_us=self._clock.now_us())
+            self._tell(value)
         if values:
             try:
                 await self._publisher.live_values(self.shard, self.epoch, values)
@@ -380,11 +396,11 @@ class ShardWorker:
                 await self._latest.write((), (), values, ())
                 await self._write_scores(values, [])
                 del state.unpublished_values[: len(values)]
-            if self._signals:
-                signals = list(self._signals)
+            if state.unpublished_signals:
+                signals = list(state.unpublished_signals)
                 await self._publisher.signals(signals)
                 await self._latest.write_signals(signals)
-                del self._signals[: len(signals)]
+                del state.unpublished_signals[: len(signals)]
             if failed is not None:
                 raise failed
 
@@ -395,6 +411,8 @@ class ShardWorker:
                 return
             await self._save_marks()
             upto = self._last
+            if self._restoring is None:
+                self.market.state.pending_signals = self.board.pending()
             packed = msgspec.msgpack.encode(self.market.state)
             states = self.book.take_states()
             if not await self._latest.save_snapshot(self.shard, self.epoch, packed):
@@ -418,7 +436,12 @@ class ShardWorker:
     # --- holes ---------------------------------------------------------------------------------------------------
 
     async def ask_for_holes(self) -> None:
-        """Ask for venue candles where minutes are missing, incomplete or came too late; each range a few times at most."""
+        """Ask for venue candles where minutes are missing, incomplete or came too late; each range a few times at most.
+
+        Bars that waited for the history of their rate are converted first.
+        """
+        await self._restore()
+        await self._note(await self._keeper.convert_late())
         late, self.market.too_late = self.market.too_late, set()
         late_total.inc(len(late))
         series = [venue.series for venue in self.market.state.venues.values()]

@@ -6,7 +6,7 @@ trades already the venue's own are their judge: equal ones are verified, others 
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, cast
 
 from cryptopulse.common.contracts.candles import Candle, HistoryBatch
 from cryptopulse.common.contracts.intervals import Interval, next_open, open_time
@@ -22,6 +22,7 @@ FROM_TICKS: Final = 0
 MERGED: Final = -1
 CONVERTED: Final = -2
 MOST_ROWS: Final = 5_000
+CONVERT_ROWS: Final = 1_000
 
 log = get_logger(__name__)
 checked_total = metrics.counter(
@@ -34,18 +35,26 @@ checked_total = metrics.counter(
 class HistoryKeeper:
     """Stores history for the owner of a shard."""
 
-    def __init__(self, store: CandleStore, epoch: int) -> None:
+    def __init__(
+        self, store: CandleStore, epoch: int, without_rate: dict[str, tuple[int, int]] | None = None
+    ) -> None:
         self._store = store
         self._epoch = epoch
+        self.without_rate = {} if without_rate is None else without_rate
+        """See `MarketState.without_rate`: kept by the caller, changed here."""
+        self._tried: dict[str, tuple[int, int]] = {}
 
-    async def take(self, batch: HistoryBatch) -> list[Changed]:
-        """Store a batch and what follows from it; answers every bar that was made or changed."""
+    async def take(self, batch: HistoryBatch, *, again: bool = False) -> list[Changed]:
+        """Store a batch and what follows from it; answers every bar that was made or changed.
+
+        With `again` what follows is done even if the batch is stored: an owner before us may have ended between.
+        """
         rows = sorted((row for row in batch.candles if row.closed), key=lambda row: row.open_time)
         if not rows:
             return []
         await self._check(batch, rows)
         changed = await self._store.upsert(rows, origin=FROM_VENUE, epoch=self._epoch)
-        if not changed:
+        if not changed and not again:
             return []
         found = list(changed)
         start, end = rows[0].open_time, rows[-1].open_time
@@ -97,14 +106,63 @@ class HistoryKeeper:
         found = await self._store.upsert(merged, origin=MERGED, epoch=self._epoch)
         base, _, quote = symbol.partition("-")
         if quote != "USD" and converts(base, quote):
-            found += await self._convert(f"{base}-USD", quote, interval, merged)
+            made, missing = await self._convert(f"{base}-USD", quote, interval, merged)
+            found += made
+            if missing:
+                key = f"{base}-USD|{quote}|{interval}"
+                first, last = self.without_rate.get(key, (missing[0], missing[-1]))
+                self.without_rate[key] = (min(first, missing[0]), max(last, missing[-1]))
         return found
+
+    async def convert_late(self) -> list[Changed]:
+        """Convert stored bars whose rate's history came after their own; answers every bar that was made or changed."""
+        found: list[Changed] = []
+        for key, span in list(self.without_rate.items()):
+            symbol, quote, interval = key.split("|")
+            ends = await self._ends(f"{quote}-USD", cast("Interval", interval), *span)
+            if ends is None or ends == self._tried.get(key):
+                continue
+            made, missing = await self._convert_span(symbol, quote, cast("Interval", interval), *span)
+            found += made
+            self._tried[key] = ends
+            if self.without_rate.get(key) != span:
+                del self._tried[key]  # more came meanwhile: the next round looks again
+            elif missing:
+                self.without_rate[key] = (missing[0], missing[-1])
+            else:
+                del self.without_rate[key]
+        return found
+
+    async def _ends(self, rate: str, interval: Interval, first: int, last: int) -> tuple[int, int] | None:
+        """The oldest and the newest stored rate of a span."""
+        oldest = await self._store.range(rate, CONSOLIDATED, interval, from_ms=first, to_ms=last + 1, limit=1)
+        newest = await self._store.range(rate, CONSOLIDATED, interval, from_ms=None, to_ms=last + 1, limit=1)
+        return (oldest[0].open_time, newest[0].open_time) if oldest else None
+
+    async def _convert_span(
+        self, symbol: str, quote: str, interval: Interval, first: int, last: int
+    ) -> tuple[list[Changed], list[int]]:
+        pair = f"{symbol.partition('-')[0]}-{quote}"
+        found: list[Changed] = []
+        missing: list[int] = []
+        while first <= last:
+            rows = await self._store.range(
+                pair, CONSOLIDATED, interval, from_ms=first, to_ms=last + 1, limit=CONVERT_ROWS
+            )
+            if not rows:
+                break
+            made, without = await self._convert(symbol, quote, interval, rows)
+            found += made
+            missing += without
+            first = rows[-1].open_time + 1
+        return found, missing
 
     async def _convert(
         self, symbol: str, quote: str, interval: Interval, merged: list[Candle]
-    ) -> list[Changed]:
+    ) -> tuple[list[Changed], list[int]]:
+        """The bars in USD that were made or changed, and the open times that have no rate."""
         if not merged:
-            return []
+            return [], []
         rates = await self._store.range(
             f"{quote}-USD",
             CONSOLIDATED,
@@ -113,5 +171,7 @@ class HistoryKeeper:
             to_ms=merged[-1].open_time + 1,
             limit=MOST_ROWS,
         )
-        bars = converted(symbol, merged, {rate.open_time: rate.close for rate in rates})
-        return await self._store.upsert(bars, origin=CONVERTED, epoch=self._epoch) if bars else []
+        closes = {rate.open_time: rate.close for rate in rates}
+        bars = converted(symbol, merged, closes)
+        made = await self._store.upsert(bars, origin=CONVERTED, epoch=self._epoch) if bars else []
+        return made, [row.open_time for row in merged if row.open_time not in closes]

@@ -79,12 +79,25 @@ class SavedSeries(msgspec.Struct, array_like=True):
     """Open time of the newest final values that were told; `told_from` is the oldest that is told anew when bars appear."""
     anchor: int | None = None
     told_from: int | None = None
+    before: list[float | None] | None = None
+    """The values that were told at `told_until`, and which zones they are inside of: signals go on from them."""
+    inside: list[str] = []
 
 
 class LiveSeries:
     """One live series with what surrounds it."""
 
-    __slots__ = ("anchor", "backlog", "core", "finals", "revision", "seq", "told_from", "told_until")
+    __slots__ = (
+        "anchor",
+        "backlog",
+        "core",
+        "finals",
+        "inside",
+        "revision",
+        "seq",
+        "told_from",
+        "told_until",
+    )
 
     def __init__(self) -> None:
         self.core: IndicatorSeries | None = None
@@ -94,6 +107,8 @@ class LiveSeries:
         """How often values that were final were corrected."""
         self.finals: dict[int, tuple[float | None, ...]] = {}
         """The newest final values as they were told, by open time."""
+        self.inside: list[str] = []
+        """Zones of signals that the newest final values are inside of."""
         self.told_until: int | None = None
         self.told_from: int | None = None
         self.anchor: int | None = None
@@ -126,6 +141,8 @@ class IndicatorBook:
         """Series whose state is newer than what is saved."""
         self.untold: list[IndicatorUpdate] = []
         """Final values of bars that closed before our time and were not told; the caller takes them."""
+        self.primes: list[tuple[Key, int, dict[str, float | None], list[str]]] = []
+        """The final values that restored series told last, with the zones they are inside of; the caller takes them."""
         self.marked: set[Key] = set()
         """Series whose saved state is worthless since a correction, and not yet said to be."""
 
@@ -388,6 +405,11 @@ class IndicatorBook:
         except (ScaleExceededError, ValueError):
             return False
         live.core = core
+        live.inside = saved.inside
+        if saved.before is not None and saved.told_until is not None:
+            told = dict(zip(core.names, saved.before, strict=True))
+            self.primes.append((key, saved.told_until, told, saved.inside))
+            live.finals[saved.told_until] = tuple(saved.before)
         found = [
             (bar, values, core.window.count - len(newer) + at)
             for at, (bar, values) in enumerate(newer, 1)
@@ -403,6 +425,7 @@ class IndicatorBook:
 def _saved(
     live: LiveSeries, core: IndicatorSeries | None, state: list[Any], changed_from: int | None
 ) -> bytes:
+    before = None if live.told_until is None else live.finals.get(live.told_until)
     return msgspec.msgpack.encode(
         SavedSeries(
             DEFINITION_VERSION,
@@ -415,5 +438,7 @@ def _saved(
             live.told_until,
             live.anchor if core is None else core.anchor,
             live.told_from,
+            None if before is None else list(before),
+            live.inside,
         )
     )

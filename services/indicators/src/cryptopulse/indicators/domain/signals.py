@@ -7,7 +7,7 @@ holds. The id of a signal stays the same over these.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Final, Literal
 
 from msgspec import structs
@@ -167,6 +167,29 @@ class SignalBoard:
             structs.replace(signal, epoch=self._epoch, offset=offset)
             for offset, signal in enumerate(found, start=first)
         ]
+
+    def inside(self, key: SeriesKey) -> list[str]:
+        """The zones that a series is inside of."""
+        memory = self._series.get(key)
+        return [] if memory is None else [kind for kind, is_inside in memory.zones.items() if is_inside]
+
+    def pending(self) -> list[Signal]:
+        """What is told as pending and neither confirmed nor withdrawn."""
+        return [signal for memory in self._series.values() for signal in memory.pending.values()]
+
+    def prime(self, key: SeriesKey, open_time: int, values: Values, inside: Collection[str]) -> None:
+        """Go on from the final values that an owner before us told last."""
+        memory = self._series.setdefault(key, _Memory())
+        if open_time > memory.open_time:
+            memory.before, memory.open_time = values, open_time
+            memory.zones = {zone[0]: zone[0] in inside for zone in ZONES}
+
+    def expect(self, pending: Iterable[Signal]) -> None:
+        """Remember what an owner before us told as pending, so that it is confirmed or withdrawn."""
+        for signal in pending:
+            memory = self._series.setdefault((signal.symbol, signal.source, signal.interval), _Memory())
+            if signal.open_time > memory.open_time:
+                memory.pending[signal.kind] = signal
 
     def _new(self, update: IndicatorUpdate, now_us: int) -> list[Signal]:
         memory = self._series.setdefault((update.symbol, update.source, update.interval), _Memory())
