@@ -74,12 +74,15 @@ integration: venv ## on real RabbitMQ, Redis and Postgres
 e2e: venv ## the five services as processes, a frame in and a message out
 	@$(PYTEST) $(RERUN) --durations=10 $(call tests_of,e2e) $(ARGS)
 
-# CASE is a marker: quick planted alerts broker consumer gate ingest owners postgres redis rolling shutdown.
+# CASE is a marker: quick planted alerts broker consumer gate ingest owners postgres redis rolling shutdown soak.
 faults: venv system ## the fault catalogue: each fault, its invariant, its figures; CASE=alerts picks, also ingest rolling ...
-	@exec $(PY) -m tools.local_stack exec --tied -- $(PY) -m pytest -q $(call tests_of,faults) $(if $(CASE),-m $(CASE)) $(ARGS)
+	@exec $(PY) -m tools.local_stack exec --tied -- $(PY) -m pytest -q $(call tests_of,faults) -m "$(or $(CASE),not soak)" $(ARGS)
 
 faults-quick: ## the part of the faults that `make test` runs
 	@$(MAKE) faults CASE=quick
+
+soak: ## half an hour of load with a random fault each minute: MINUTES=30, RATE=2000 ticks/s
+	@CRYPTOPULSE_SOAK_MINUTES=$(or $(MINUTES),30) CRYPTOPULSE_SOAK_RATE=$(or $(RATE),2000) $(MAKE) faults CASE=soak
 
 readme: ## the commands of README.md on a clean clone, with the time to the first price
 	@$(MAKE) venv
@@ -141,5 +144,5 @@ down: ## stop the containers, keep the data
 logs: ## follow the containers' logs
 	@docker compose logs --follow --tail 100
 
-.PHONY: help run test fmt lint unit contract architecture deploy deploy-check images-native image-native integration e2e faults readme coverage bench bench-quick faults-quick venv system \
+.PHONY: help run test fmt lint unit contract architecture deploy deploy-check images-native image-native integration e2e faults readme coverage bench bench-quick faults-quick soak venv system \
 	lock docs clean up down logs

@@ -30,6 +30,9 @@ _LAG: Final = gauge(
     "How much later than asked the event loop woke us, worst of the last 10 s.",
     ("service",),
 )
+_TASKS: Final = gauge(
+    "cryptopulse_event_loop_tasks", "Tasks of the event loop that have not ended.", ("service",)
+)
 log = get_logger(__name__)
 
 
@@ -136,10 +139,11 @@ class Loops:
 
 
 class LagMeter:
-    """Measures how late the event loop wakes a sleeper: the sign of blocking work."""
+    """Measures how late the event loop wakes a sleeper, the sign of blocking work, and counts its tasks."""
 
     def __init__(self, service: str) -> None:
         self._gauge = _LAG.labels(service)
+        self._tasks = _TASKS.labels(service)
         self._recent: list[float] = []
 
     @property
@@ -156,3 +160,4 @@ class LagMeter:
             await asyncio.sleep(LAG_PERIOD_SECONDS)
             self._recent = [*self._recent[-keep:], max(0.0, loop.time() - asked)]
             self._gauge.set(self.worst_seconds)
+            self._tasks.set(len(asyncio.all_tasks(loop)))

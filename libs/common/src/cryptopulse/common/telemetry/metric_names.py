@@ -13,6 +13,7 @@ RuntimeMetric = Literal[
     "cryptopulse_dependency_up",
     "cryptopulse_draining",
     "cryptopulse_event_loop_lag_seconds",
+    "cryptopulse_event_loop_tasks",
     "cryptopulse_loop_heartbeat_age_seconds",
     "cryptopulse_loop_restarts_total",
 ]
