@@ -14,6 +14,7 @@ RULES_OF_A_KIND = 20
 KINDS: dict[str, dict[str, Any]] = {
     "once": {"trigger": "once"},
     "cooldown": {"trigger": "recurring", "cooldown_seconds": 3_600},
+    "every_cross": {"trigger": "every_cross"},
 }
 
 
@@ -55,9 +56,11 @@ async def make_rules(
     return made
 
 
-async def play_path(stand: Stand, base: Decimal, seconds: float) -> None:
-    """Let the venue's price rise over all thresholds in so many seconds, and stay there."""
-    top = float(base * (1 + RISE))
-    path = [[0, float(base)], [seconds, top], [seconds + 3_600, top]]
+async def play_path(stand: Stand, base: Decimal, seconds: float, *, rises: int = 1) -> None:
+    """Let the venue's price rise over all thresholds so many times, falling back between, and stay there at the end."""
+    low, top = float(base), float(base * (1 + RISE))
+    leg = seconds / (2 * rises - 1)
+    path = [[leg * turn, top if turn % 2 else low] for turn in range(2 * rises)]
+    path.append([seconds + 3_600, top])
     script = {"venue": "binance", "symbol": "BTC-USDT", "path": path, "hold": True}
     await stand.control("POST", "/script", json=script)

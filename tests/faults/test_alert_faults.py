@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from tests.faults.crossings import judge_crossings, newest_trade, trades_since
 from tests.faults.report import Report, Stopwatch
 from tests.faults.rules import book_price, make_rules, play_path
 from tests.faults.stand import Stand
@@ -20,6 +21,7 @@ pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.alerts]
 
 QUICK_KILLS, FULL_KILLS = 5, int(os.environ.get("CRYPTOPULSE_FAULT_KILLS", "50"))
 SECONDS_PER_KILL = 5.0
+RISES = 3
 STORM = 300
 
 
@@ -54,7 +56,9 @@ async def play(stand: Stand, dice: random.Random, kills: int, *, others: bool) -
     async with Receiver() as receiver:
         headers = stand.token(f"alerts-{dice.getrandbits(40)}")
         rules = await make_rules(stand, headers, receiver.url, base)
-        await play_path(stand, base, kills * SECONDS_PER_KILL)
+        every = await make_rules(stand, headers, None, base, ("every_cross",))
+        first = await newest_trade(stand, "binance", "BTC-USDT")
+        await play_path(stand, base, kills * SECONDS_PER_KILL, rises=RISES)
         try:
             for kill in range(kills):
                 await asyncio.sleep(dice.uniform(0.2, SECONDS_PER_KILL - 2))
@@ -71,6 +75,13 @@ async def play(stand: Stand, dice: random.Random, kills: int, *, others: bool) -
             report.recovery_s = watch.seconds()
             await asyncio.sleep(3)
             await judge(stand, rules, receiver, report)
+            trades = await trades_since(stand, "binance", "BTC-USDT", first)
+            verdict = await judge_crossings(
+                stand, {rule: level for rule, (_, level) in every.items()}, trades
+            )
+            report.lost = (report.lost or 0) + verdict.lost
+            report.doubled = (report.doubled or 0) + verdict.doubled
+            report.notes["every_cross"] = verdict
         finally:
             await stand.control("DELETE", "/script/binance/BTC-USDT")
     report.close()
