@@ -22,8 +22,8 @@ from cryptopulse.alerts.application.evaluate import ShardEvaluation
 from cryptopulse.alerts.application.manage_rules import RuleManager
 from cryptopulse.alerts.application.manage_webhooks import WebhookManager
 from cryptopulse.alerts.application.preview import Preview
+from cryptopulse.alerts.application.send_trial import SendTrial
 from cryptopulse.alerts.application.surroundings import Surroundings
-from cryptopulse.alerts.application.test_fire import TestFire
 from cryptopulse.alerts.entrypoints.http import alert_routes
 from cryptopulse.alerts.entrypoints.http_webhooks import webhook_routes
 from cryptopulse.alerts.entrypoints.rule_changes import RuleChanges
@@ -98,7 +98,7 @@ async def build(  # noqa: PLR0915 - one line per part, in the order of their lif
         cursors = Cursor(settings.internal_jwt_secret)
         preview = Preview(rules, candles, clock)
         runtime.app.include_router(
-            alert_routes(rules, rules_store, preview, TestFire(rules_store, firings, clock), cursors, clock)
+            alert_routes(rules, rules_store, preview, SendTrial(rules_store, firings, clock), cursors, clock)
         )
         runtime.app.include_router(webhook_routes(webhooks, webhooks_store, cursors, clock))
 

@@ -46,7 +46,9 @@ def render(template: str, values: Mapping[str, str]) -> str:
 def text_of(firing: Firing) -> str:
     """The text of an event: the rule's own template when it fires, ours otherwise."""
     template = (
-        firing.message if firing.message and firing.type == "alert.triggered" else DEFAULT_TEXT[firing.type]
+        firing.definition.message
+        if firing.definition.message and firing.type == "alert.triggered"
+        else DEFAULT_TEXT[firing.type]
     )
     return render(
         template,
@@ -58,7 +60,7 @@ def text_of(firing: Firing) -> str:
             "condition": firing.condition,
             "direction": firing.direction,
             "time": rfc3339(firing.cause.at_ms),
-            "note": firing.note or "",
+            "note": firing.definition.note or "",
             "rule_id": firing.rule_id,
             "count": str(firing.data.get("count", 0)),
         },

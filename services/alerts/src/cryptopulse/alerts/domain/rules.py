@@ -44,33 +44,46 @@ class Cause(msgspec.Struct, frozen=True):
 
 
 class Firing(msgspec.Struct, frozen=True):
-    """An event of a rule that is to be stored, with the state of the rule after it. `version` is the one it was made at."""
+    """An event of a rule that is to be stored, with the state of the rule after it. `version` is the one it was made at.
+
+    Its words are made when they are asked for: the evaluation of ticks does not wait for text.
+    """
 
     rule_id: str
     user_id: str
     version: int
     type: AlertEventType
     cause: Cause
-    symbol: str
-    source: str
-    condition: str
-    dedupe_key: str
+    definition: RuleDefinition
     state: str
     runtime: dict[str, Any]
-    message: str | None
-    note: str | None
     price: Decimal | None = None
     threshold: Decimal | None = None
     direction: Direction = "none"
     data: Mapping[str, Any] = {}
 
+    @property
+    def symbol(self) -> str:
+        """Where it happened; empty for what has no market."""
+        return self.cause.symbol or self.definition.symbol or ""
+
+    @property
+    def source(self) -> str:
+        """The venue, or `consolidated`."""
+        return self.cause.source or self.definition.source
+
+    @property
+    def condition(self) -> str:
+        """The rule's condition in a few words."""
+        return describe(self.definition)
+
+    @property
+    def dedupe_key(self) -> str:
+        """One key per (rule, kind of event, what caused it)."""
+        return hashlib.sha256(f"{self.rule_id}|{self.type}|{self.cause.sequence}".encode()).hexdigest()
+
 
 _OVER: Final = frozenset({"completed", "expired", "error"})
-
-
-def dedupe_key(rule_id: str, kind: str, sequence: str) -> str:
-    """One key per (rule, kind of event, what caused it)."""
-    return hashlib.sha256(f"{rule_id}|{kind}|{sequence}".encode()).hexdigest()
 
 
 @dataclass(slots=True, eq=False)
@@ -220,7 +233,7 @@ class Rule:
         direction: Direction,
         data: Mapping[str, Any] | None = None,
     ) -> Firing:
-        definition, runtime = self.definition, self.runtime
+        runtime = self.runtime
         facts: dict[str, Any] = {**cause.data, **data} if data else {**cause.data}
         facts["count"] = runtime.fired
         # By position: by name costs seven times as much, and this is made for every firing.
@@ -230,14 +243,9 @@ class Rule:
             self.version,
             kind,
             cause,
-            cause.symbol or definition.symbol or "",
-            cause.source or definition.source,
-            describe(definition),
-            dedupe_key(self.id, kind, cause.sequence),
+            self.definition,
             self.state,
             runtime.as_json(),
-            definition.message,
-            definition.note,
             _decimal(value),
             _decimal(threshold),
             direction,

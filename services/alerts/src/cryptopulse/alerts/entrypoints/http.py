@@ -13,7 +13,7 @@ from cryptopulse.alerts.application import manage_rules
 from cryptopulse.alerts.application.manage_rules import RuleManager
 from cryptopulse.alerts.application.ports import EventRow, RuleRepository
 from cryptopulse.alerts.application.preview import Preview
-from cryptopulse.alerts.application.test_fire import TestFire
+from cryptopulse.alerts.application.send_trial import SendTrial
 from cryptopulse.common.clock import Clock
 from cryptopulse.common.contracts.http.alerts import (
     Acked,
@@ -73,13 +73,13 @@ def alert_routes(
     rules: RuleManager,
     repository: RuleRepository,
     preview: Preview,
-    test_fire: TestFire,
+    send_trial: SendTrial,
     cursors: Cursor,
     clock: Clock,
 ) -> APIRouter:
     """The routes of rules and events."""
     router = APIRouter()
-    _write_routes(router, rules, repository, preview, test_fire, clock)
+    _write_routes(router, rules, repository, preview, send_trial, clock)
     _state_routes(router, rules, clock)
     _read_routes(router, rules, repository, cursors, clock)
     return router
@@ -90,7 +90,7 @@ def _write_routes(
     rules: RuleManager,
     repository: RuleRepository,
     preview: Preview,
-    test_fire: TestFire,
+    send_trial: SendTrial,
     clock: Clock,
 ) -> None:
     @router.post("/alerts", status_code=201)
@@ -123,7 +123,7 @@ def _write_routes(
 
     @router.post("/alerts/{alert_id}/test")
     async def test(alert_id: str, identity: Caller) -> AlertEventView:
-        return event_view(await test_fire.fire(user_of(identity, "alerts"), alert_id))
+        return event_view(await send_trial.send(user_of(identity, "alerts"), alert_id))
 
     @router.post("/alert-events/{event_id}/ack")
     async def acknowledge(event_id: str, identity: Caller) -> Acked:

@@ -1,4 +1,4 @@
-"""A test of a rule: an event marked as such goes through its channels; the rule itself stays as it is."""
+"""A trial of a rule: an event marked as such goes through its channels; the rule itself stays as it is."""
 
 from __future__ import annotations
 
@@ -6,12 +6,11 @@ from typing import Protocol
 
 from cryptopulse.alerts.application.ports import EventRow, PreparedEvent, RuleRepository
 from cryptopulse.alerts.application.prepare import prepare
-from cryptopulse.alerts.domain.definition import describe
-from cryptopulse.alerts.domain.rules import Cause, Firing, dedupe_key
+from cryptopulse.alerts.domain.rules import Cause, Firing
 from cryptopulse.common.clock import Clock
 
 
-class TestStore(Protocol):
+class TrialStore(Protocol):
     """Stores an event without moving its rule."""
 
     async def tell(self, event: PreparedEvent) -> None:
@@ -19,34 +18,28 @@ class TestStore(Protocol):
         ...
 
 
-class TestFire:
+class SendTrial:
     """Use case: send a test event of a rule."""
 
-    def __init__(self, repository: RuleRepository, store: TestStore, clock: Clock) -> None:
+    def __init__(self, repository: RuleRepository, store: TrialStore, clock: Clock) -> None:
         self._repository = repository
         self._store = store
         self._clock = clock
 
-    async def fire(self, user_id: str, rule_id: str) -> EventRow:
+    async def send(self, user_id: str, rule_id: str) -> EventRow:
         """The stored event. Raises `NotFound`."""
         row = await self._repository.get(user_id, rule_id)
         now_us = self._clock.now_us()
         definition = row.definition
-        sequence = f"test:{now_us}"
         firing = Firing(
             rule_id=rule_id,
             user_id=user_id,
             version=row.version,
             type="alert.triggered",
-            cause=Cause(now_us, now_us, sequence, definition.symbol or "", definition.source),
-            symbol=definition.symbol or "",
-            source=definition.source,
-            condition=describe(definition),
-            dedupe_key=dedupe_key(rule_id, "test", sequence),
+            cause=Cause(now_us, now_us, f"test:{now_us}", definition.symbol or "", definition.source),
+            definition=definition,
             state=row.state,
             runtime=row.runtime,
-            message=definition.message,
-            note=definition.note,
             price=row.created_price,
             data={"test": True},
         )
