@@ -293,6 +293,17 @@ async def test_forming_values_repeat_the_offset_and_a_final_one_waits_for_nobody
         assert not any("skipped" in row for row in told)
 
 
+async def test_who_joins_sees_the_newest_bar_and_not_the_correction_of_an_older_one(
+    gateway: Any, listen: Any
+) -> None:
+    publish(gateway, "candles:1m", 1, 3)
+    gateway.prices.bars.append(a_candle("BTC-USD", open_time=9 * MINUTE_MS, closed=False))
+    async with gateway.ws() as ws:
+        await say(ws, op="subscribe", channels=[{"ch": "candles:1m", "symbols": ["BTC-USD"]}])
+        first = await listen(ws, "snapshot")
+        assert (first["data"]["t"], first["offset"]) == (9 * MINUTE_MS, 3)
+
+
 async def test_signals_of_before_this_replica_are_loaded_behind_those_it_heard(
     gateway: Any, listen: Any
 ) -> None:

@@ -270,11 +270,10 @@ class Subscriptions:
         key = (channel.name, subject)
         ring = await self._ring(key, "candles", subject, channel.interval)
         stream = self._hub.stream(key, stream_data.candle, conflated=False, ring=ring)
-        if stream.payload is None:
+        if not stream.has_members:
             symbol, _, source = subject.partition("@")
             for bar in await self._live.forming([(symbol, source, channel.interval)]):
-                if stream.payload is None:
-                    self._hub.publish_forming(stream, bar)
+                self._form(stream, bar)
         return stream
 
     async def _ring(
@@ -298,12 +297,17 @@ class Subscriptions:
         base = (f"indicators:{channel.interval}", subject)
         ring = await self._ring(base, "indicators", subject, channel.interval)
         stream = self._hub.stream((channel.name, subject), encode, conflated=True, ring=ring)
-        if stream.payload is None:
+        if not stream.has_members:
             symbol, _, source = subject.partition("@")
             found = await self._live.indicators(symbol, source, channel.interval)
-            if found is not None and stream.payload is None:
-                self._hub.publish_forming(stream, found)
+            if found is not None:
+                self._form(stream, found)
         return stream
+
+    def _form(self, stream: Stream, bar: Candle | IndicatorUpdate) -> None:
+        """What is newest is what a joining client sees first: the newest message may be the correction of an older bar."""
+        if stream.payload is None or bar.open_time > stream.payload.open_time:
+            self._hub.publish_forming(stream, bar)
 
     async def _portfolio(self, identity: Identity, channel: Channel) -> Stream:
         answer = await self._services.call(
