@@ -83,15 +83,19 @@ def _trades_in(row: Any, minute: dict[str, Any]) -> int:
     """A candle that the venue itself folded carries no count everywhere: with the venue's volume it holds all trades."""
     if row is None:
         return 0
-    if row["origin"] != 0 and row["volume"] == Decimal(minute["volume"]):
+    if _is_uncounted(row) and row["volume"] == Decimal(minute["volume"]):
         return int(minute["trades"])
     return int(row["trades"])
+
+
+def _is_uncounted(row: Any) -> bool:
+    return bool(row["origin"] != 0 and row["trades"] == 0)
 
 
 def _is_equal(row: Any, minute: dict[str, Any]) -> bool:
     names = ("open", "high", "low", "close", "volume")
     same = all(row[name] == Decimal(minute[name]) for name in names)
-    return same and (row["origin"] != 0 or row["trades"] == minute["trades"])
+    return same and (_is_uncounted(row) or row["trades"] == minute["trades"])
 
 
 def _shown(row: Any) -> str:

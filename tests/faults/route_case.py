@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
-from tests.faults.judge import Judge
+from tests.faults.judge import MARKETS, Judge
 from tests.faults.report import Report, Stopwatch
 from tests.faults.stand import FIVE, Stand, watching
 
@@ -34,11 +34,20 @@ async def fill_from_metrics(stand: Stand, report: Report) -> None:
 
 
 async def route_case(
-    stand: Stand, report: Report, during: Callable[[], Awaitable[None]], *, but: tuple[str, ...] = ()
+    stand: Stand,
+    report: Report,
+    during: Callable[[], Awaitable[None]],
+    *,
+    but: tuple[str, ...] = (),
+    markets: tuple[tuple[str, str], ...] = MARKETS,
+    fill: Callable[[], Awaitable[None]] | None = None,
 ) -> None:
-    """Do the damage and its repair, wait for fresh prices, compare all minutes with the ledger; `but` may have ended."""
+    """Do the damage and its repair, wait for fresh prices, compare all minutes with the ledger; `but` may have ended.
+
+    `fill` adds the case's own figures to the report before it is closed.
+    """
     await stand.settled_in()
-    judge = Judge(stand)
+    judge = Judge(stand, markets=markets)
     pids = {service: stand.processes[service].pid for service in FIVE}
     async with watching(stand) as pulse:
         await during()
@@ -52,5 +61,7 @@ async def route_case(
         if service not in but:
             assert stand.is_running(service), f"{service} ended\n{stand.log(service)}"
             assert stand.processes[service].pid == pids[service], f"{service} was started anew"
+    if fill is not None:
+        await fill()
     assert max(memory.values()) < LARGEST_MIB, memory
     report.close()

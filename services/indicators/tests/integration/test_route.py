@@ -252,6 +252,23 @@ async def test_coins_symbols_and_fallback_prices(api: Any, feed: Any) -> None:
     fallback = await api.get("/prices/dogwifcoin")
     assert (fallback["price"], fallback["status"], fallback["source"]) == ("2.5", "fallback", "coingecko")
 
+    today = time.time_ns() // 1_000_000 // 86_400_000 * 86_400_000
+    four_hours = bars("WIF-USD", "4h", today - 4 * 86_400_000, 24, 4 * 3_600_000, "coingecko")
+    await feed.history("WIF-USD", "4h", four_hours, "coingecko")
+
+    async def labelled() -> Any:
+        page = await api.get("/candles/dogwifcoin", interval="1d")
+        assert page["source"] == "coingecko"
+        assert len(page["data"]) == 4
+        return page["data"]
+
+    days = await until(labelled)
+    assert all(row["complete"] for row in days)
+    assert days[0]["open"] == str(four_hours[0].open)
+    assert days[0]["close"] == str(four_hours[5].close)
+    own = await api.get("/candles/WIF-USD", interval="4h", source="consolidated")
+    assert own["data"] == []
+
 
 async def test_trends_answer_from_what_the_owners_wrote(api: Any, feed: Any) -> None:
     await feed.catalogue()

@@ -39,9 +39,10 @@ CHAOS: tuple[dict[str, Any], ...] = (
 )
 
 
+@pytest.mark.ingest
 @pytest.mark.timeout(SECONDS + 400)
 async def test_ingest_chaos_ends_with_every_trade_exactly_once(
-    collector: Any, ingestor: Any, eventually: Any
+    collector: Any, ingestor: Any, eventually: Any, figures: list[str]
 ) -> None:
     rand = random.Random(11)
     done: Counter[str] = Counter()
@@ -94,13 +95,10 @@ async def test_ingest_chaos_ends_with_every_trade_exactly_once(
             metrics = (await http.get(f"{ingestor.url}/metrics")).text
     found = re.findall(r"cryptopulse_trades_duplicate_total\{[^}]*\} (\S+)", metrics)
     dropped = round(sum(map(float, found)))
-    print(f"faults: {dict(done)}")
-    print(
-        f"sent {sent} in {SECONDS:.0f} s of faults, repaired {repaired}, doubles dropped by the ingestor {dropped},"
-        f" sent again after SIGKILL {doubled}, lost 0"
-    )
-    print(
-        f"memory of the ingestor: first {resident[0] >> 20} MB, last {resident[-1] >> 20} MB, most {max(resident) >> 20} MB"
+    figures.append(
+        f"chaos {SECONDS:.0f} s of {dict(done)}: sent {sent}, repaired {repaired}, doubles dropped by the ingestor {dropped}, "
+        f"sent again after SIGKILL {doubled}, lost 0; memory of the ingestor first {resident[0] >> 20} MB, "
+        f"last {resident[-1] >> 20} MB, most {max(resident) >> 20} MB"
     )
     assert collector.conflated == []
     assert max(resident) < 400 << 20

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator
+from itertools import pairwise
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
@@ -167,11 +168,20 @@ async def test_coins_and_reference_prices_come_and_wanted_ones_join(
     coin = collector.coins["bitcoin"]
     assert (coin.symbol, coin.market_cap_rank) == ("btc", 1)
     assert collector.references["bitcoin"].symbol == "BTC-USD"
+    assert collector.history == []
     async with httpx.AsyncClient(base_url=ingestor.url, headers=ingestor.headers()) as http:
         answer = await http.put("/wanted", json={"coin_ids": ["bitcoin", "no-such-coin"], "ttl_seconds": 60})
         assert answer.status_code == 204
         bad = await http.put("/wanted", json={"coin_ids": ["../etc"], "ttl_seconds": 60})
         assert bad.status_code == 422
+    await eventually(lambda: len(collector.history) == 2, 15, "the history of what is wanted")
+    for interval, hours, most in (("4h", 4, 180), ("30m", 0.5, 48)):
+        candles = collector.candles["coingecko", "BTC-USD", interval]
+        assert most - 1 <= len(candles) <= most
+        opens = sorted(candles)
+        assert {b - a for a, b in pairwise(opens)} == {hours * 3_600_000}
+        assert opens[-1] + hours * 3_600_000 <= time.time() * 1_000
+        assert all(c.source == "coingecko" and c.simulated and not c.volume for c in candles.values())
     await sim.control.fault("rest_status", venue="coingecko", status=429, retry_after=2, count=1)
     await eventually(
         lambda: "coingecko" in collector.status and collector.status["coingecko"].state == "backoff", 15
@@ -180,6 +190,9 @@ async def test_coins_and_reference_prices_come_and_wanted_ones_join(
         lambda: "coingecko" in collector.status and collector.status["coingecko"].state == "live", 30
     )
     assert all(reference.price > 0 for reference in collector.references.values())
+    assert len(collector.history) == 2
+    progress = collector.status["coingecko"].history
+    assert (progress.series_total, progress.series_done) == (2, 2)
 
 
 async def test_the_proxy_prefix_gets_the_whole_address_encoded(

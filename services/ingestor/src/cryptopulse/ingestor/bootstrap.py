@@ -14,6 +14,7 @@ from cryptopulse.common.bus.rabbit import RabbitBus
 from cryptopulse.common.cache.client import Pinger, connect
 from cryptopulse.common.clock import Clock
 from cryptopulse.common.config import SettingsError
+from cryptopulse.common.contracts.values import base_of
 from cryptopulse.common.runtime import Check, Runtime
 from cryptopulse.common.security.identity import InternalVerifier, authenticate
 from cryptopulse.ingestor.adapters.coingecko import feed as coingecko
@@ -34,6 +35,7 @@ from cryptopulse.ingestor.application.ingest import Ingest
 from cryptopulse.ingestor.application.ports import Venue
 from cryptopulse.ingestor.application.publish import ShardPublisher, TickTopics, flush_seconds_for
 from cryptopulse.ingestor.application.reference import PollPlan, ReferencePoller
+from cryptopulse.ingestor.application.reference_history import ReferenceHistory
 from cryptopulse.ingestor.domain.clock_offset import ClockOffset
 from cryptopulse.ingestor.domain.symbols import Part, Wish
 from cryptopulse.ingestor.entrypoints import backfill as backfill_loops
@@ -103,7 +105,6 @@ async def build(settings: Settings, runtime: Runtime) -> AsyncIterator[None]:
     authenticate(runtime.app, InternalVerifier(settings.internal_jwt_secret, "ingestor", clock=clock))
 
     venues = [VENUES[name](parts) for name in settings.venues if name in VENUES]
-    poller, reference_publishers = _reference(base, parts)
     depth = HistoryDepth(
         settings.history_minutes_days, settings.history_hours_days, settings.history_days_days
     )
@@ -113,6 +114,7 @@ async def build(settings: Settings, runtime: Runtime) -> AsyncIterator[None]:
     )
     ingests: dict[str, Ingest] = {}
     feeds = [_feed(base, venue, history, ingests) for venue in venues]
+    poller, reference_publishers = _reference(base, parts, marks, feeds)
     all_publishers = [p for ingest in ingests.values() for p in ingest.publishers]
     stream.register(runtime, feeds, [*all_publishers, *reference_publishers])
     poll.register(runtime, poller)
@@ -164,7 +166,9 @@ def _feed(base: _Base, venue: Venue, history: Backfill, ingests: dict[str, Inges
     )
 
 
-def _reference(base: _Base, parts: Parts) -> tuple[ReferencePoller | None, Sequence[ShardPublisher]]:
+def _reference(
+    base: _Base, parts: Parts, marks: RedisHistoryMarks, feeds: Sequence[VenueFeed]
+) -> tuple[ReferencePoller | None, Sequence[ShardPublisher]]:
     settings = base.settings
     if "coingecko" not in settings.venues:
         return None, []
@@ -182,6 +186,19 @@ def _reference(base: _Base, parts: Parts) -> tuple[ReferencePoller | None, Seque
     )
     source = coingecko.CoinGeckoSource(client, base.quota, base.clock, pools)
     publishers = base.publishers(source.name, ClockOffset(), "1/1")
+
+    def is_traded(base_asset: str) -> bool:
+        return any(base_of(symbol) == base_asset for feed in feeds for symbol in feed.natives)
+
+    history = ReferenceHistory(
+        source,
+        base.bus,
+        base.clock,
+        marks,
+        is_traded=is_traded,
+        shards=settings.shards,
+        simulated=base.simulated,
+    )
     poller = ReferencePoller(
         source,
         bus=base.bus,
@@ -195,6 +212,7 @@ def _reference(base: _Base, parts: Parts) -> tuple[ReferencePoller | None, Seque
             call_seconds=MONTH_SECONDS / settings.coingecko_per_month,
         ),
         publishers=publishers,
+        history=history,
         shards=settings.shards,
         simulated=base.simulated,
     )

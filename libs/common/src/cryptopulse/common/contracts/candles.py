@@ -17,7 +17,8 @@ class Candle(Row):
     Not every venue tells everything of its past candles. `trades` 0 with a `volume` above 0 means: the count is not
     known, and neither is `taker_buy_volume`, which is 0 then. Such a bar's `quote_volume` is estimated as volume x
     (high + low + close) / 3 (Coinbase), or comes from the venue's VWAP (Kraken, which does count). Nothing of this
-    makes a bar incomplete: open, high, low, close and volume are the venue's own.
+    makes a bar incomplete: open, high, low, close and volume are the venue's own. Candles of `coingecko`, the source
+    for coins that no connected venue trades, have prices only: every volume is 0.
     """
 
     symbol: str

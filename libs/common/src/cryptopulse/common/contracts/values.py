@@ -9,6 +9,8 @@ from typing import Final, Literal
 Side = Literal["buy", "sell", "unknown"]
 """The taker's side of a trade, on every venue."""
 
+REFERENCE: Final = "coingecko"
+"""The source of prices and candles of coins that no connected venue trades."""
 CONSOLIDATED: Final = "consolidated"
 """The source name of our own price over all venues."""
 

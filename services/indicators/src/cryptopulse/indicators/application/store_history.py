@@ -1,7 +1,8 @@
 """Backfilled candles in: stored, longer bars derived, venues merged into consolidated ones (step 8).
 
 Everything is an upsert that may be done twice: a message that comes again changes nothing. Where bars were built from
-trades already the venue's own are their judge: equal ones are verified, others are corrected and counted.
+trades already the venue's own are their judge: equal ones are verified, others are corrected and counted. The reference
+source's candles stand under its name alone: they never enter a consolidated bar.
 """
 
 from __future__ import annotations
@@ -10,12 +11,18 @@ from typing import Final, cast
 
 from cryptopulse.common.contracts.candles import Candle, HistoryBatch
 from cryptopulse.common.contracts.intervals import Interval, next_open, open_time
-from cryptopulse.common.contracts.values import CONSOLIDATED
+from cryptopulse.common.contracts.values import CONSOLIDATED, REFERENCE
 from cryptopulse.common.telemetry import metrics
 from cryptopulse.common.telemetry.logging import get_logger
 from cryptopulse.indicators.application.build_candles import converts
 from cryptopulse.indicators.application.ports import CandleStore, Changed
-from cryptopulse.indicators.domain.history import DERIVED, converted, derive, merge_venues
+from cryptopulse.indicators.domain.history import (
+    DERIVED,
+    REFERENCE_DERIVED,
+    converted,
+    derive,
+    merge_venues,
+)
 
 FROM_VENUE: Final = 1
 FROM_TICKS: Final = 0
@@ -58,7 +65,8 @@ class HistoryKeeper:
             return []
         found = list(changed)
         start, end = rows[0].open_time, rows[-1].open_time
-        found += await self._consolidate(batch.symbol, batch.interval, start, end)
+        if batch.venue != REFERENCE:
+            found += await self._consolidate(batch.symbol, batch.interval, start, end)
         found += await self._derive(batch.symbol, batch.venue, batch.interval, start, end)
         return found
 
@@ -82,7 +90,8 @@ class HistoryKeeper:
     ) -> list[Changed]:
         """Fold the longer bars of a range anew, and those that rest on what changed by that."""
         found: list[Changed] = []
-        for longer in DERIVED.get(interval, ()):
+        table = REFERENCE_DERIVED if venue == REFERENCE else DERIVED
+        for longer in table.get(interval, ()):
             first, last = open_time(start, longer), next_open(open_time(end, longer), longer)
             base = await self._store.range(
                 symbol, venue, interval, from_ms=first, to_ms=last, limit=MOST_ROWS
@@ -90,12 +99,15 @@ class HistoryKeeper:
             made = await self._store.upsert(derive(base, longer), origin=FROM_TICKS, epoch=self._epoch)
             found += made
             if made:
-                found += await self._consolidate(symbol, longer, first, last - 1)
+                if venue != REFERENCE:
+                    found += await self._consolidate(symbol, longer, first, last - 1)
                 found += await self._derive(symbol, venue, longer, first, last - 1)
         return found
 
     async def _consolidate(self, symbol: str, interval: Interval, start: int, end: int) -> list[Changed]:
-        venues = [source for source in await self._store.sources(symbol) if source != CONSOLIDATED]
+        venues = [
+            source for source in await self._store.sources(symbol) if source not in (CONSOLIDATED, REFERENCE)
+        ]
         rows = {
             venue: await self._store.range(
                 symbol, venue, interval, from_ms=start, to_ms=end + 1, limit=MOST_ROWS

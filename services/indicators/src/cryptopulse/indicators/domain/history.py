@@ -20,6 +20,12 @@ DERIVED: Final[dict[str, tuple[Interval, ...]]] = {
     "1d": ("1w", "1M"),
 }
 """Which longer bars are folded from a backfilled interval."""
+REFERENCE_DERIVED: Final[dict[str, tuple[Interval, ...]]] = {
+    "30m": ("1h",),
+    "4h": ("12h", "1d"),
+    "1d": ("1w", "1M"),
+}
+"""The same for the reference source, which has no minutes."""
 
 
 def bar_of_candle(candle: Candle) -> Bar:

@@ -15,7 +15,7 @@ from cryptopulse.common.contracts.http.market import (
     SignalQuery,
 )
 from cryptopulse.common.contracts.intervals import next_open
-from cryptopulse.common.contracts.values import CONSOLIDATED
+from cryptopulse.common.contracts.values import CONSOLIDATED, REFERENCE
 from cryptopulse.common.errors import FieldError, Invalid, NotFound, UpstreamUnavailable
 from cryptopulse.common.security.identity import caller
 from cryptopulse.common.web.pagination import Cursor
@@ -78,11 +78,15 @@ def price_router(
         rows = await queries.candles(
             resolved.symbol, source, interval, from_ms=from_ms, to_ms=to_ms, limit=query.limit
         )
+        if not rows and query.source is None and resolved.coin_id and resolved.quote == "USD":
+            rows = await queries.candles(
+                resolved.symbol, REFERENCE, interval, from_ms=from_ms, to_ms=to_ms, limit=query.limit
+            )
         more = from_ms is not None and len(rows) >= query.limit
         body = {
             "symbol": resolved.symbol,
             "interval": interval,
-            "source": source,
+            "source": rows[0].source if rows else source,
             "data": [answers.candle_body(row) for row in rows],
             "next_cursor": cursor.encode((next_open(rows[-1].open_time, interval),), binding)
             if more

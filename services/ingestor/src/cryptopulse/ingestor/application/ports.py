@@ -201,6 +201,10 @@ class ReferenceSource(Protocol):
         """These coins; unknown ids are absent."""
         ...
 
+    async def candles(self, coin_id: str, symbol: str, interval: Interval, days: int) -> list[Candle]:
+        """Closed candles of the last `days`, ascending, without volumes. Raises `errors.Refused` for an unknown coin."""
+        ...
+
 
 class LastIds(Protocol):
     """Newest published trade ids over restarts."""

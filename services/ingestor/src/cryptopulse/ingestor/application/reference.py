@@ -18,6 +18,7 @@ from cryptopulse.common.errors import BusUnavailable, CryptoPulseError, StoreUna
 from cryptopulse.common.telemetry.logging import get_logger
 from cryptopulse.ingestor.application.ports import Lease, Page, Quota, ReferenceSource, Wanted
 from cryptopulse.ingestor.application.publish import ShardPublisher
+from cryptopulse.ingestor.application.reference_history import ReferenceHistory
 from cryptopulse.ingestor.domain.backoff import Backoff
 
 IDS_PER_CALL: Final = 250
@@ -32,7 +33,7 @@ log = get_logger(__name__)
 class PollPlan:
     """How often: prices of the first page and of the wanted every `price_seconds`, further pages hourly.
 
-    A poll of n calls is followed by at least n times `call_seconds`: so the month's budget lasts.
+    Each poll brings one piece of history more while any is due. A poll of n calls is followed by at least n times `call_seconds`: so the month's budget lasts.
     """
 
     price_seconds: float
@@ -55,6 +56,7 @@ class ReferencePoller:
         lease: Lease,
         plan: PollPlan,
         publishers: Sequence[ShardPublisher],
+        history: ReferenceHistory,
         shards: int,
         simulated: bool,
     ) -> None:
@@ -66,6 +68,7 @@ class ReferencePoller:
         self._lease = lease
         self._plan = plan
         self._publishers = publishers
+        self._history = history
         self._shards = shards
         self._simulated = simulated
         self._backoff = Backoff(base_seconds=5.0, cap_seconds=600.0)
@@ -176,6 +179,7 @@ class ReferencePoller:
             state=connection.state,
             connections=[connection],
             budgets=self._quota.status(self._source.name),
+            history=self._history.progress,
             last_tick_us=self._last_us,
             paused=self.paused,
             simulated=self._simulated,
@@ -194,7 +198,8 @@ class ReferencePoller:
         self._first_page = frozenset(coin.id for coin in first.coins)
         await self._take(first)
         calls = 1
-        wanted = await self._ids_wanted()
+        every = await self._ids_wanted()
+        wanted = [coin for coin in every if coin not in self._first_page]
         for at in range(0, len(wanted), IDS_PER_CALL):
             await self._take(await self._source.coins(wanted[at : at + IDS_PER_CALL]))
             calls += 1
@@ -206,6 +211,7 @@ class ReferencePoller:
             self._next_page += 1
             if self._next_page > self._plan.pages:
                 self._next_page, self._pages_at = 2, now + self._plan.page_seconds
+        calls += await self._history.fetch_next(every)
         return max(self._plan.price_seconds, calls * self._plan.call_seconds)
 
     async def _ids_wanted(self) -> list[str]:
@@ -213,11 +219,12 @@ class ReferencePoller:
             stored = await self._wanted.current(self._clock.now_ms())
         except StoreUnavailable:
             stored = []
-        return [coin for coin in dict.fromkeys([*self._fresh, *stored]) if coin not in self._first_page]
+        return list(dict.fromkeys([*self._fresh, *stored]))
 
     async def _take(self, page: Page) -> None:
         self._last_us = self._clock.now_us()
         self._covered.update(coin.id for coin in page.coins)
+        self._history.note(page)
         for price in page.prices:
             self._publishers[shard_of(base_of(price.symbol), self._shards)].add_reference(price)
         if page.coins:

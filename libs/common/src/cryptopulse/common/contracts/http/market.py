@@ -96,7 +96,12 @@ class CandleQuery(Parameters):
     )
     to: str | None = Field(None, description="Exclusive; milliseconds or RFC 3339.", max_length=40)
     limit: int = Field(500, ge=1, le=MAX_LIMIT)
-    source: str | None = Field(None, max_length=32, description="`consolidated` (default) or a venue.")
+    source: str | None = Field(
+        None,
+        max_length=32,
+        description="`consolidated` (default), a venue, or `coingecko`, which answers by default where no connected "
+        "venue trades the coin (30m, 1h, 4h, 12h and 1d; prices without volumes); `source` of the answer says so.",
+    )
     cursor: str | None = Field(None, max_length=400, description="`next_cursor` of the previous page.")
 
 

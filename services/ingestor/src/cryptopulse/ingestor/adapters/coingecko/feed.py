@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from typing import Final
 
 from cryptopulse.common.clock import Clock
+from cryptopulse.common.contracts.candles import Candle
+from cryptopulse.common.contracts.intervals import Interval
 from cryptopulse.ingestor.adapters.coingecko import parse
-from cryptopulse.ingestor.adapters.coingecko.messages import Market
+from cryptopulse.ingestor.adapters.coingecko.messages import Market, Ohlc
 from cryptopulse.ingestor.adapters.rest import VenueHttp
 from cryptopulse.ingestor.application.ports import Page, Quota
 from cryptopulse.ingestor.domain.quota import PoolRule, Priority
@@ -47,6 +49,16 @@ class CoinGeckoSource:
 
     async def coins(self, ids: Sequence[str]) -> Page:
         return await self._markets({"ids": ",".join(ids[:IDS_PER_CALL]), "page": 1})
+
+    async def candles(self, coin_id: str, symbol: str, interval: Interval, days: int) -> list[Candle]:
+        rows = await self._http.get(
+            f"/coins/{coin_id}/ohlc",
+            list[Ohlc],
+            priority=Priority.HISTORY,
+            params={"vs_currency": "usd", "days": days},
+            wait_seconds=90.0,
+        )
+        return parse.candles_of(rows, symbol, interval, self._clock.now_ms())
 
     async def _markets(self, params: dict[str, object]) -> Page:
         rows = await self._http.get(

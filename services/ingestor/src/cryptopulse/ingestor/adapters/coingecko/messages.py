@@ -7,6 +7,16 @@ from decimal import Decimal
 import msgspec
 
 
+class Ohlc(msgspec.Struct, array_like=True):
+    """A row of `/coins/{id}/ohlc`: the time of the close in ms, and no volume."""
+
+    closed_ms: int
+    open: Decimal
+    high: Decimal
+    low: Decimal
+    close: Decimal
+
+
 class Market(msgspec.Struct):
     """A row of `/coins/markets`. Dead coins have nulls."""
 

@@ -6,14 +6,17 @@ from collections.abc import Iterable
 from decimal import Decimal
 from typing import Final
 
+from cryptopulse.common.contracts.candles import Candle
 from cryptopulse.common.contracts.catalogue import Coin
+from cryptopulse.common.contracts.intervals import Interval, length_ms
 from cryptopulse.common.contracts.ticks import ReferencePrice
-from cryptopulse.common.contracts.values import ValueRefusedError, checked_decimal, symbol_of
-from cryptopulse.ingestor.adapters.coingecko.messages import Market
+from cryptopulse.common.contracts.values import REFERENCE, ValueRefusedError, checked_decimal, symbol_of
+from cryptopulse.ingestor.adapters.coingecko.messages import Market, Ohlc
 from cryptopulse.ingestor.domain.times import from_rfc3339
 
-VENUE: Final = "coingecko"
+VENUE: Final = REFERENCE
 MAX_NAME: Final = 200
+NONE: Final = Decimal(0)
 
 
 def coin_of(row: Market) -> Coin:
@@ -61,6 +64,22 @@ def page_of(rows: Iterable[Market], received_us: int) -> tuple[list[Coin], list[
     unique = {row.id: row for row in rows if row.id}
     prices = (price_of(row, received_us) for row in unique.values())
     return [coin_of(row) for row in unique.values()], [price for price in prices if price is not None]
+
+
+def candles_of(rows: Iterable[Ohlc], symbol: str, interval: Interval, now_ms: int) -> list[Candle]:
+    """Closed candles, ascending, each once; rows off the interval's grid or without believable prices are left out."""
+    length = length_ms(interval)
+    found: dict[int, Candle] = {}
+    for row in rows:
+        prices = [_price(value) for value in (row.open, row.high, row.low, row.close)]
+        opened, high, low, closed = prices
+        if row.closed_ms % length or row.closed_ms > now_ms or opened is None or closed is None:
+            continue
+        if high is None or low is None or not low <= min(opened, closed) <= max(opened, closed) <= high:
+            continue
+        at = row.closed_ms - length
+        found[at] = Candle(symbol, VENUE, interval, at, opened, high, low, closed, NONE, NONE, 0, NONE)
+    return [found[at] for at in sorted(found)]
 
 
 def _price(value: Decimal | None) -> Decimal | None:
