@@ -127,6 +127,14 @@ def test_a_dead_feed_leaves_a_hole_not_flat_minutes() -> None:
     assert [bar.trades for bar in minutes_of(market)] == [1, 1]
 
 
+def test_a_late_trade_does_not_complete_the_minute_that_we_came_into() -> None:
+    market = a_market()
+    market.on_batch(a_batch([a_trade(10, 1), a_trade(12, 3), a_trade(13, MINUTE_US)]))
+    market.on_batch(a_batch([a_trade(11, 2)]))
+    first = minutes_of(market)[-1]
+    assert (first.revision, first.trades, first.complete) == (1, 3, False)
+
+
 def test_a_trade_too_late_for_what_is_at_hand_asks_for_the_venues_candle() -> None:
     market = a_market()
     market.on_batch(a_batch([a_trade(1, 0)]))

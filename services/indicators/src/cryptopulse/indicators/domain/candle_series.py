@@ -177,9 +177,9 @@ class CandleSeries(msgspec.Struct, array_like=True):
         fold_run(new, run)
         if self.dense_ids and new.first_id is not None and new.last_id is not None:
             before = kept[found - 1].last_id if found else None
-            new.complete = new.last_id - new.first_id + 1 == new.trades and (
-                before is None or new.first_id == before + 1
-            )
+            # Without the minute before, a late trade proves nothing of the beginning: the first minute of all began amid it.
+            begins = old.complete if before is None else new.first_id == before + 1
+            new.complete = begins and new.last_id - new.first_id + 1 == new.trades
         kept[found] = new
         if found == len(kept) - 1 and new.last_id is not None:
             self.next_id = max(self.next_id or 0, new.last_id + 1)
