@@ -137,6 +137,6 @@ def test_rows_off_the_grid_unbelievable_or_not_closed_are_left_out() -> None:
     ]
     found = candles_of(rows, "WIF-USD", "4h", 8 * hour)
     assert [(c.open_time, c.close, c.volume, c.trades) for c in found] == [
-        (hour, Decimal("2.5"), 0, 0),
-        (2 * hour, ONE, 0, 0),
+        (hour, Decimal("2.5"), Decimal(0), 0),
+        (2 * hour, ONE, Decimal(0), 0),
     ]
