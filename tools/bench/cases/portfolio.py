@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import resource
 import statistics
 import time
 import uuid
@@ -26,6 +27,8 @@ from cryptopulse.common.database.pool import Database
 from cryptopulse.common.runtime.command import migrations_of
 from cryptopulse.portfolio.adapters.books import PostgresBooks
 from cryptopulse.portfolio.adapters.live_feed import BusValuePublisher
+from cryptopulse.portfolio.application.imports.reading import Options
+from cryptopulse.portfolio.application.imports.use_case import Importer, Request
 from cryptopulse.portfolio.application.ledger import Ledger
 from cryptopulse.portfolio.application.live import LOAD_AT_ONCE, LiveValues
 from cryptopulse.portfolio.application.performance import Performer, Span
@@ -38,7 +41,7 @@ from cryptopulse.portfolio.domain.valuation import Position, Quote
 from cryptopulse.portfolio.entrypoints.gains_http import history_response
 from cryptopulse.portfolio.entrypoints.shapes import holdings_response
 from cryptopulse.portfolio.settings import PortfolioSettings
-from tools.bench.measure import Contender, Row, Sample, Stopwatch, interleaved
+from tools.bench.measure import Contender, Row, Sample, Stopwatch, interleaved, sized
 
 TITLE = "Portfolio: writes that replay, reads of 50 assets, 10,000 live values a second"
 LONG_BOOK: Final = 10_000
@@ -46,6 +49,7 @@ ASSETS: Final = 50
 YEARS_DAYS: Final = 1_825
 WATCHED: Final = 10_000
 HELD: Final = 10
+FILE_ROWS: Final = sized(100_000, 2_000)
 OWNER: Final = "bench"
 DAY_US: Final = 86_400_000_000
 START_US: Final = 1_640_995_200_000_000
@@ -198,6 +202,7 @@ async def run() -> list[Row]:
     use_money_context()
     rows: list[Row] = []
     async with a_database() as url, opened(url) as database:
+        rows += await _import(database)  # first: the peak of memory is that of the process
         rows += await _writes(database)
         rows += await _reads(database)
     return rows + await _live()
@@ -211,6 +216,39 @@ async def _recorded(
         portfolio = await unit.next_version(made.id, None)
         await ledger.record_many(unit, portfolio, transactions, [])
     return portfolio
+
+
+def a_file() -> bytes:
+    """Buys and sales of twenty assets in our own format."""
+    lines = ["timestamp,type,asset,quantity,price,currency,counter_asset,fee,fee_asset,account"]
+    for number in range(FILE_ROWS):
+        day, second = divmod(number * 600, 86_400)
+        at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(START_US // 1_000_000 + day * 86_400 + second))
+        kind, quantity = ("sell", "0.5") if number // 20 % 3 == 2 else ("buy", "1.25")
+        lines.append(f"{at},{kind},A{number % 20},{quantity},{10 + number % 977}.25,USD,,0.1,USD,main")
+    return "\n".join(lines).encode()
+
+
+async def _import(database: Database) -> list[Row]:
+    """A file of the largest size that is meant to be usual; `peak MiB` is above what the process had before."""
+    prices, clock, books = Prices([f"A{n}" for n in range(20)]), SystemClock(), PostgresBooks(database)
+    ledger = Ledger(books, Worth(prices, prices, prices, clock), prices, clock)
+    importer = Importer(books, ledger, prices, prices, prices, clock)
+    async with books.unit(OWNER) as unit:
+        portfolio = await unit.create(NewPortfolio("imported"))
+    request = Request(a_file(), None, True, False, True, Options())
+
+    async def whole() -> Sample:
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        watch = Stopwatch()
+        found = await importer.run(OWNER, portfolio.id, request)
+        if found.counts["recorded"] != FILE_ROWS:
+            raise RuntimeError(f"not all rows were recorded: {found.counts}")
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+        return watch.sample(FILE_ROWS, **{"peak MiB": peak / 1024})
+
+    name = f"import of {FILE_ROWS:,} rows"
+    return await interleaved("portfolio", "rows/s", [Contender(name, whole)], rounds=1, warmup=0)
 
 
 async def _writes(database: Database) -> list[Row]:

@@ -117,10 +117,12 @@ class Ledger:
             if len(items) % BREATHE_EVERY == 0:
                 await asyncio.sleep(0)
         postings = [posting for _, legs in items for posting in legs]
+        touched, event = touched_by(postings), self._event(portfolio, "imported", postings)
         await unit.add(portfolio, items, ids, now_us)
         await unit.keep_coins(portfolio, coins)
-        await rebuild(unit, portfolio, touched_by(postings))
-        await unit.announce(self._event(portfolio, "imported", postings))
+        del items, postings  # the replay reads what it needs: a long file is not held twice
+        await rebuild(unit, portfolio, touched)
+        await unit.announce(event)
         self._wanted.want({coin.coin_id for coin in coins if coin.coin_id})
         return ids
 
