@@ -1,6 +1,7 @@
 """Ingest on recorded Binance trades: parse, normalise and guard to a sink that does nothing, and on to RabbitMQ with confirms.
 
-cryptofeed's figures are taken where it is installed (`tools/bench/requirements.in`); bare aio-pika sends the same batches.
+cryptofeed's figures are taken where it is installed (`tools/bench/requirements.in`): to a callback that does nothing, and by
+its own RabbitMQ backend, which sends a confirmed message per trade. Bare aio-pika sends the same batches as we do.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import os
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -32,6 +33,8 @@ TITLE = "Ingest: recorded Binance trades, parsed and guarded; and on to RabbitMQ
 NAMES = {"BTCUSDT": "BTC-USDT", "ETHUSDT": "ETH-USDT"}
 NOW_US = 1_723_161_254_087_896
 PAUSE_EVERY = 4_096
+ONE_BY_ONE = 1_000
+"""So many trades of each round go through cryptofeed's backend: it sends them one by one."""
 
 
 def recorded() -> list[bytes]:
@@ -91,13 +94,22 @@ async def run() -> list[Row]:
         raise RuntimeError("RabbitMQ did not answer")
     batches = _batches(frames)
     async with await aio_pika.connect(url) as connection:
+        rabbit = _cryptofeed_backend(url) if find_spec("cryptofeed") is not None else None
         try:
             senders = [
                 Contender("CryptoPulse frame to confirmed batch", lambda: _to_bus(bus, frames)),
                 Contender("bare aio-pika, ready batches", lambda: _bare(connection, batches)),
             ]
+            if rabbit is not None:
+                await rabbit.connect()
+                few = frames[:ONE_BY_ONE]
+                senders.append(
+                    Contender("cryptofeed 2.4.1, its RabbitMQ backend", lambda: _cryptofeed(few, rabbit))
+                )
             rows += await interleaved("ingest-bus", "ticks/s", senders, hold=">= 50,000")
         finally:
+            if rabbit is not None and rabbit.conn is not None:
+                await rabbit.conn.channel._connection.close()  # noqa: SLF001 - the backend keeps no way to close it
             await bus.close()
     return rows
 
@@ -114,16 +126,31 @@ def _ours(frames: list[bytes]) -> Sample:
     return sample
 
 
-async def _cryptofeed(frames: list[bytes]) -> Sample:
+def _cryptofeed_backend(url: str) -> Any:
+    """Cryptofeed's backend for trades, on our exchange."""
+    backend = import_module("cryptofeed.backends.rabbitmq").TradeRabbit
+    return backend(
+        host=url.removeprefix("amqp://"),
+        exchange_mode=True,
+        exchange_name="market.ticks",
+        routing_key="batch.0.bench",
+    )
+
+
+async def _cryptofeed(
+    frames: list[bytes], backend: Callable[[Any, float], Awaitable[None]] | None = None
+) -> Sample:
     """The same trades under the names of the aggregate stream, which is the one that it reads."""
     defines, exchanges = import_module("cryptofeed.defines"), import_module("cryptofeed.exchanges")
     symbols = import_module("cryptofeed.symbols").Symbols
     symbols.set(defines.BINANCE, {ours: native for native, ours in NAMES.items()}, {"instrument_type": {}})
     got = 0
 
-    async def count(_trade: Any, _receipt: float) -> None:
+    async def count(trade: Any, receipt: float) -> None:
         nonlocal got
         got += 1
+        if backend is not None:
+            await backend(trade, receipt)
 
     feed = exchanges.Binance(callbacks={defines.TRADES: count})
     feed.requires_authentication = False

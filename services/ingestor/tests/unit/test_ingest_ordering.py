@@ -6,7 +6,7 @@ import random
 from decimal import Decimal
 
 import msgspec
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cryptopulse.common.contracts.ticks import BACKFILL, LATE, SNAPSHOT, Trade
@@ -191,6 +191,7 @@ def test_a_heartbeat_id_ahead_of_ours_is_a_gap() -> None:
     assert guard.expect("ETH-USDT", 9, 0) is None
 
 
+@settings(deadline=None)
 @given(st.integers(1, 60), st.randoms(use_true_random=False), st.floats(0, 0.4), st.floats(0, 0.4))
 def test_any_loss_order_and_doubling_ends_with_each_id_once(
     count: int, rand: random.Random, drop: float, double: float
