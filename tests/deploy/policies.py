@@ -10,12 +10,14 @@ import yaml
 
 from cryptopulse.common.config import SERVICES as FACTS
 from cryptopulse.common.config import describe
+from cryptopulse.gateway.adapters.target_watch import POLL_SECONDS
+from cryptopulse.gateway.bootstrap import WITHDRAWAL_SECONDS
 from tests.deploy.cfn import ROOT, SERVICES, Template
 from tools.local_stack.config import settings_of
 
 Stage = Mapping[str, Template]
 
-DRAIN_SECONDS: Final = {"ingestor": 32, "indicators": 39, "alerts": 43, "portfolio": 27, "gateway": 33}
+DRAIN_SECONDS: Final = {"ingestor": 32, "indicators": 39, "alerts": 43, "portfolio": 27, "gateway": 36}
 """What the drain steps of each service add up to: `drain_budget_seconds` of its start-up log line."""
 SOCKET_PING_SECONDS: Final = 20
 KEEP_ALIVE_SECONDS: Final = 130
@@ -30,6 +32,12 @@ HEALTH_NUMBERS: Final = {
     "Retries": (1, 10),
     "StartPeriod": (0, 300),
 }
+WITHOUT_RESOURCE: Final = (
+    "ecr:GetAuthorizationToken",
+    "ssmmessages:",
+    "elasticloadbalancing:DescribeTargetHealth",
+)
+"""Actions that can be allowed on everything only."""
 TLS_POLICY: Final = re.compile(r"^ELBSecurityPolicy-TLS13-1-[23]-")
 
 
@@ -53,9 +61,7 @@ def roles_are_named(stage: Stage) -> Iterator[str]:
             for statement in _statements(role):
                 actions = _listed(statement["Action"])
                 wide = "*" in _listed(statement["Resource"])
-                if wide and not all(
-                    a.startswith(("ecr:GetAuthorizationToken", "ssmmessages:")) for a in actions
-                ):
+                if wide and not all(a.startswith(WITHOUT_RESOURCE) for a in actions):
                     yield f"{stack}: role {name} may {actions} on everything"
 
 
@@ -146,15 +152,12 @@ def traffic_arrives(stage: Stage) -> Iterator[str]:
 
 def balancer_is_right(stage: Stage) -> Iterator[str]:
     for name, group in stage["gateway"].of_type("AWS::ElasticLoadBalancingV2::TargetGroup").items():
-        attributes = _attributes(group["TargetGroupAttributes"])
         if group["TargetType"] != "ip":
             yield f"gateway: target type of {name} is {group['TargetType']}, tasks of their own address need ip"
         if group["HealthCheckPath"] != "/readyz" or str(group["HealthCheckPort"]) != str(
             FACTS["gateway"].port
         ):
             yield f"gateway: {name} does not ask the internal port's /readyz"
-        if not 30 <= int(attributes["deregistration_delay.timeout_seconds"]) <= 300:
-            yield f"gateway: {name} does not leave sockets the time to move"
     for balancer in stage["platform"].of_type("AWS::ElasticLoadBalancingV2::LoadBalancer").values():
         idle = int(_attributes(balancer["LoadBalancerAttributes"])["idle_timeout.timeout_seconds"])
         if idle <= SOCKET_PING_SECONDS:
@@ -166,6 +169,21 @@ def balancer_is_right(stage: Stage) -> Iterator[str]:
             yield f"platform: TLS policy {listener.get('SslPolicy')} allows old protocols"
         if listener["Protocol"] == "HTTP" and listener["DefaultActions"][0]["Type"] != "redirect":
             yield "platform: HTTP is answered in clear"
+
+
+def sockets_leave_in_time(stage: Stage) -> Iterator[str]:
+    (group,) = stage["gateway"].of_type("AWS::ElasticLoadBalancingV2::TargetGroup").items()
+    delay = int(_attributes(group[1]["TargetGroupAttributes"])["deregistration_delay.timeout_seconds"])
+    if not WITHDRAWAL_SECONDS + POLL_SECONDS < delay <= 300:
+        yield f"gateway: {group[0]} does not leave sockets the time to move"
+    ((_, task, container),) = tasks({"gateway": stage["gateway"]})
+    roles = stage["gateway"].of_type("AWS::IAM::Role").items()
+    (role,) = (role for name, role in roles if task["TaskRoleArn"] == f"<{name}.Arn>")
+    allowed = {action for statement in _statements(role) for action in _listed(statement["Action"])}
+    if allowed != {"elasticloadbalancing:DescribeTargetHealth"}:
+        yield f"gateway: the code may do {sorted(allowed)}, and needs DescribeTargetHealth alone"
+    if environment(container).get("CRYPTOPULSE_GATEWAY_TARGET_GROUP_ARN") != f"<{group[0]}>":
+        yield "gateway: the code does not know its target group: sockets are cut at the end of the delay"
 
 
 def secrets_stay_secret(stage: Stage) -> Iterator[str]:
@@ -338,7 +356,7 @@ def templates_fit(stage: Stage) -> Iterator[str]:
 
 POLICIES: Final = (
     roles_are_named, stops_in_time, health_is_asked, containers_are_confined, images_do_not_move, traffic_arrives,
-    balancer_is_right, secrets_stay_secret, settings_agree, services_roll_back, scaling_is_sound, broker_is_right, stores_are_safe, state_outlives_its_stack,
+    balancer_is_right, sockets_leave_in_time, secrets_stay_secret, settings_agree, services_roll_back, scaling_is_sound, broker_is_right, stores_are_safe, state_outlives_its_stack,
     network_is_closed, logs_end, alarms_lead_somewhere, templates_fit,
 )  # fmt: skip
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import itertools
 import json
 from typing import Any
 
@@ -217,3 +218,22 @@ def test_principals_of_different_callers_differ() -> None:
     ]
 
     assert len({identity.principal for identity in callers}) == len(callers)
+
+
+def test_a_secret_follows_another_without_a_call_refused(clock: ManualClock) -> None:
+    old, new = "o" * 32, "n" * 32
+    rotation = [old, f"{old},{new}", f"{new},{old}", new]
+    for before, after in itertools.pairwise(rotation):
+        for mine, theirs in ((before, after), (after, before)):
+            token = InternalSigner(mine, "gateway", clock=clock).sign(USER, "alerts")
+            assert InternalVerifier(theirs, "alerts", clock=clock).verify(token) == USER
+
+    ended = InternalSigner(old, "gateway", clock=clock).sign(USER, "alerts")
+    assert refuses(InternalVerifier(new, "alerts", clock=clock), ended)
+    assert refuses(InternalVerifier(f"{new},{'x' * 32}", "alerts", clock=clock), ended)
+
+
+@pytest.mark.parametrize("secrets", [f"{'n' * 32},", f"{'n' * 32},short", ",".join(["n" * 20] * 2)])
+def test_each_secret_of_a_rotation_is_long(secrets: str) -> None:
+    with pytest.raises(ValueError, match="32 bytes"):
+        InternalSigner(secrets, "gateway")

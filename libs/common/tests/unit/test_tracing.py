@@ -161,3 +161,26 @@ def test_what_people_wait_for_is_always_recorded_and_the_rest_lightly(
     tracing.shutdown()
 
     assert [span.name for span in exporter.get_finished_spans()] == ["delivery", "inside", "publish"]
+
+
+def test_what_an_unrecorded_tick_tells_a_user_is_recorded_and_keeps_its_trace(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    whole = tracing._provider
+    monkeypatch.setattr(tracing, "_provider", lambda *args, ratio: whole(*args, ratio=0.0))
+    exporter = tracing.collect_in_memory()
+    with tracing.span("ticks handle") as tick:
+        with tracing.span("row of the outbox"):
+            tracing.inject(stored := dict[str, str]())
+        with (
+            tracing.attached(tracing.extract(stored)),
+            tracing.span("publish", messaging_destination_name="alerts.events"),
+        ):
+            tracing.inject(sent := dict[str, str]())
+    with tracing.span("handle", parent=tracing.extract(sent)):
+        pass
+    tracing.shutdown()
+
+    found = exporter.get_finished_spans()
+    assert [span.name for span in found] == ["publish", "handle"]
+    assert {span.context.trace_id for span in found if span.context} == {tick.get_span_context().trace_id}

@@ -6,6 +6,7 @@ from typing import Any
 
 import jwt
 import pytest
+from prometheus_client import REGISTRY
 
 SECRET = "a-secret-of-at-least-thirty-two-bytes"
 
@@ -192,3 +193,13 @@ async def test_health_sums_up(gateway: Any) -> None:
     assert (full.status_code, full.json()["status"]) == (200, "ok")
     gateway.use.peers["alerts"] = {"ok": False, "detail": "gone"}
     assert (await gateway.http.get("/health")).json()["status"] == "degraded"
+
+
+async def test_metrics_know_a_request_by_its_template(gateway: Any) -> None:
+    def count(route: str) -> float:
+        labels = {"service": "gateway", "method": "GET", "route": route, "status": "401"}
+        return REGISTRY.get_sample_value("cryptopulse_http_requests_total", labels) or 0.0
+
+    before = count("/v1/alerts/{alert_id}"), count("unmatched")
+    assert (await gateway.http.get("/v1/alerts/one")).status_code == 401
+    assert (count("/v1/alerts/{alert_id}"), count("unmatched")) == (before[0] + 1, before[1])

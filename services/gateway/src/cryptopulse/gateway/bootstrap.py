@@ -35,6 +35,7 @@ from cryptopulse.gateway.adapters.public_tokens import PublicTokens
 from cryptopulse.gateway.adapters.rate_limiter import RedisLimiter
 from cryptopulse.gateway.adapters.revocations import CHANGED, RedisRevocations
 from cryptopulse.gateway.adapters.services_client import HttpServices
+from cryptopulse.gateway.adapters.target_watch import TargetWatch
 from cryptopulse.gateway.application.accounts import AccountService
 from cryptopulse.gateway.application.authenticate import Authenticator
 from cryptopulse.gateway.application.distribute import Distributor
@@ -61,7 +62,9 @@ from cryptopulse.gateway.entrypoints.timers import Polled, Timers
 from cryptopulse.gateway.settings import Settings
 
 AUDIENCE = "cryptopulse"
-FAREWELL_SECONDS = 1.0
+FAREWELL_SECONDS = 4.0
+WITHDRAWAL_SECONDS = 30.0
+"""Shorter than the target group's deregistration delay, at whose end the balancer cuts what is left."""
 SESSIONS_KEPT = timedelta(days=30)
 
 log = get_logger(__name__)
@@ -213,12 +216,15 @@ async def build(settings: Settings, runtime: Runtime) -> AsyncIterator[None]:  #
     admin = routes(OPERATIONS, Gate(use))
     runtime.app.router.routes.extend(admin_routes(admin, runtime.version))
 
-    async def say_farewell() -> None:
-        hub.farewell()
-        await asyncio.sleep(FAREWELL_SECONDS)
-        hub.close_all()
+    runtime.on_drain("sockets", lambda: hub.depart(FAREWELL_SECONDS), timeout_seconds=FAREWELL_SECONDS + 2)
+    if settings.target_group_arn:
+        watch = TargetWatch(settings.target_group_arn, settings.public_port)
 
-    runtime.on_drain("sockets", say_farewell, timeout_seconds=FAREWELL_SECONDS + 2)
+        async def withdraw() -> None:
+            runtime.withdraw()
+            await hub.depart(WITHDRAWAL_SECONDS)
+
+        runtime.loop("balancer", watch.until_draining(withdraw), stall_seconds=WITHDRAWAL_SECONDS + 30)
     try:
         yield
     finally:

@@ -28,6 +28,11 @@ class Settings(DatabaseSettings):
     trusted_proxies: int = Field(default=0, ge=0, le=5)
     """How many proxies stand before this service and append to X-Forwarded-For; 0: the header is not believed."""
 
+    target_group_arn: str = Field(
+        default="", pattern=r"^(arn:[\w-]+:elasticloadbalancing:[\w-]+:\d{12}:targetgroup/.+)?$"
+    )
+    """The AWS target group that this gateway stands in: sockets are sent elsewhere once it drains; empty: not watched."""
+
     jwt_secret: SigningSecret
     """Signs access tokens with HS256; also the seed of refresh rotation and cursors. At least 32 bytes."""
     jwt_algorithm: Literal["HS256", "EdDSA", "ES256", "RS256"] = "HS256"

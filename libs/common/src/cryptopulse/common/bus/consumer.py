@@ -203,7 +203,7 @@ class Consumer:
                 max(0.0, (self._now_us() - delivery.sent_us) / 1e6)
             )
         try:
-            with consumed(self.queue.topic, delivery.routing_key, delivery.headers):
+            with consumed(self.queue.topic, delivery.routing_key, delivery.headers, self.queue.consumer):
                 await self._handler(delivery)
         except Retryable as error:
             await self._again(channel, delivery, error)

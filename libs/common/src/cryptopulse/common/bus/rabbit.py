@@ -150,8 +150,8 @@ class RabbitBus:
         on_settled: Callable[[bool], None] | None = None,
     ) -> None:
         """See `protocols.Publisher.publish`."""
-        with published(topic, key) as trace:
-            properties = self._properties(topic, cc, message_id, {**trace, **(headers or {})})
+        with published(topic, key, self._service) as trace:
+            properties = self._properties(topic, cc, message_id, {**(headers or {}), **trace})
             body = encode(message)
             if topic.delivery == "live":
                 await self._publish_live(topic, body, key, properties, on_settled)

@@ -19,33 +19,34 @@ _propagator = TraceContextTextMapPropagator()
 _tracer = trace.get_tracer("cryptopulse.bus")
 
 
-def _attributes(topic: Topic, key: str) -> dict[str, str]:
+def _attributes(topic: Topic, key: str, service: str) -> dict[str, str]:
     return {
         "messaging.system": "rabbitmq",
+        "messaging.client.id": service,
         "messaging.destination.name": topic.exchange,
         "messaging.rabbitmq.destination.routing_key": key,
     }
 
 
 @contextmanager
-def published(topic: Topic, key: str) -> Iterator[dict[str, str]]:
+def published(topic: Topic, key: str, service: str) -> Iterator[dict[str, str]]:
     """A producer span; yields the headers that carry its context."""
     headers: dict[str, str] = {}
     with _tracer.start_as_current_span(
-        f"{topic.name} publish", kind=SpanKind.PRODUCER, attributes=_attributes(topic, key)
+        f"{topic.name} publish", kind=SpanKind.PRODUCER, attributes=_attributes(topic, key, service)
     ):
         _propagator.inject(headers)
         yield headers
 
 
 @contextmanager
-def consumed(topic: Topic, key: str, headers: Mapping[str, Any]) -> Iterator[None]:
+def consumed(topic: Topic, key: str, headers: Mapping[str, Any], service: str) -> Iterator[None]:
     """A consumer span. A durable message continues its producer's trace; a live batch, which has many causes, only links it."""
     carrier = {
         name: value for name in ("traceparent", "tracestate") if isinstance(value := headers.get(name), str)
     }
     context = _propagator.extract(carrier) if carrier else None
-    attributes = _attributes(topic, key)
+    attributes = _attributes(topic, key, service)
     if context is None or topic.delivery == "durable":
         with _tracer.start_as_current_span(
             f"{topic.name} handle", context=context, kind=SpanKind.CONSUMER, attributes=attributes

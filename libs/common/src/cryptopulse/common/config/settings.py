@@ -24,7 +24,7 @@ from cryptopulse.common.config.types import (
     PostgresUrl,
     RabbitUrl,
     RedisUrl,
-    SigningSecret,
+    SigningSecrets,
     SymbolList,
 )
 from cryptopulse.common.contracts.services import ServiceFacts, facts_of
@@ -102,8 +102,8 @@ class ServiceSettings(BaseModel):
     """The bus, `amqp://user:password@host:port/vhost`, or `amqps://`."""
     redis_url: RedisUrl
     """The latest values and snapshots, `redis://host:port/db`, or `rediss://`."""
-    internal_jwt_secret: SigningSecret
-    """Signs the tokens that services show each other: at least 32 bytes, the same for all services."""
+    internal_jwt_secret: SigningSecrets
+    """Signs the tokens that services show each other: at least 32 bytes, the same for all. At a rotation two, `signs,accepted`."""
     shards: int = Field(default=DEFAULT_SHARDS, ge=1, le=64)
     """How many shards the market is split into: the same for all services."""
     symbols: SymbolList = DEFAULT_SYMBOLS

@@ -84,7 +84,15 @@ def _lower(value: object) -> object:
     return value.lower() if isinstance(value, str) else value
 
 
+def _each_long_enough(secret: SecretStr) -> SecretStr:
+    for part in secret.get_secret_value().split(","):
+        _long_enough(SecretStr(part))
+    return secret
+
+
 SigningSecret = Annotated[SecretStr, AfterValidator(_long_enough)]
+SigningSecrets = Annotated[SecretStr, AfterValidator(_each_long_enough)]
+"""Secrets of one purpose, a comma list: the first signs, all are accepted, so that one follows another without a gap."""
 """A secret that signs: at least 32 bytes."""
 CommaList = Annotated[tuple[str, ...], BeforeValidator(_split)]
 """A comma list; spaces around parts and empty parts are dropped."""

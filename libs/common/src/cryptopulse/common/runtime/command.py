@@ -13,6 +13,7 @@ from typing import Any, Final, NoReturn, TypeVar
 from cryptopulse.common.config.settings import DatabaseSettings, ServiceSettings, SettingsError, describe
 from cryptopulse.common.runtime import healthcheck
 from cryptopulse.common.runtime.service import Runtime
+from cryptopulse.common.runtime.shutdown import Signals
 from cryptopulse.common.runtime.version import version_of
 from cryptopulse.common.security.identity import InternalVerifier, authenticate
 from cryptopulse.common.telemetry import logging, tracing
@@ -93,7 +94,7 @@ def _dispatch(
     try:
         if command == "run":
             tracing.configure(service, version, endpoint=settings.otel_exporter_otlp_endpoint)
-            return _in_loop(_run(settings, build))
+            return _in_loop(run(settings, build))
         if command == "migrate" and command not in extra:
             return _in_loop(_migrate(settings))
         return _in_loop(extra[command](settings)) or EXIT_OK
@@ -145,7 +146,8 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     return factory
 
 
-async def _run(settings: SettingsT, build: Build[SettingsT]) -> int:
+async def run(settings: SettingsT, build: Build[SettingsT], *, signals: Signals | None = None) -> int:
+    """The whole life of a service in this event loop, until `signals` (the process's own ones) tell it to stop."""
     runtime = Runtime(settings.service)
     authenticate(runtime.app, InternalVerifier(settings.internal_jwt_secret, settings.service))
     if settings.cloudwatch_namespace:
@@ -156,6 +158,7 @@ async def _run(settings: SettingsT, build: Build[SettingsT]) -> int:
         port=settings.port,
         port_setting=f"CRYPTOPULSE_{settings.service.upper()}_PORT",
         drain_delay_seconds=settings.drain_delay_seconds,
+        signals=signals,
     )
     return EXIT_OK
 

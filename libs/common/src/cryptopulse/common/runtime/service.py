@@ -57,8 +57,12 @@ class Runtime:
 
     @property
     def is_draining(self) -> bool:
-        """True from the first SIGTERM on."""
+        """True from the first SIGTERM on, or from `withdraw`."""
         return self.health.phase is Phase.DRAINING
+
+    def withdraw(self) -> None:
+        """Drain from now on without ending: `/readyz` says 503 and answers close their connections, until SIGTERM comes."""
+        self.health.enter(Phase.DRAINING)
 
     def check(self, name: str, fn: CheckFn) -> None:
         """Let `/readyz` depend on `fn`: sync and cheap, or async and answered within 2 s. A raised error counts as down."""

@@ -39,10 +39,10 @@ _KINDS: Final[dict[object, CallerKind]] = {kind: kind for kind in get_args(Calle
 
 
 class InternalSigner:
-    """Signs who calls for another service. A token is handed out again for half a minute, so most calls sign nothing."""
+    """Signs, with the first of the secrets, who calls for another service. A token is handed out again for half a minute, so most calls sign nothing."""
 
     def __init__(self, secret: SecretStr | str, issuer: str, *, clock: Clock | None = None) -> None:
-        self._key = _reveal(secret)
+        self._key = _reveal(secret)[0]
         self._issuer = issuer
         self._clock = clock or SystemClock()
         self._signed: dict[tuple[Identity, str], tuple[float, str]] = {}
@@ -76,10 +76,10 @@ class InternalSigner:
 
 
 class InternalVerifier:
-    """Checks the tokens that callers show the service `audience`."""
+    """Checks the tokens that callers show the service `audience`: any of the secrets may have signed them."""
 
     def __init__(self, secret: SecretStr | str, audience: str, *, clock: Clock | None = None) -> None:
-        self._key = _reveal(secret)
+        self._keys = _reveal(secret)
         self._audience = AUDIENCE_PREFIX + audience
         self._clock = clock or SystemClock()
         self._verified: Verified[Identity] = Verified(CACHE_SIZE)
@@ -101,17 +101,7 @@ class InternalVerifier:
     def _decoded(self, token: str) -> dict[str, Any]:
         if len(token) > MAX_TOKEN_BYTES:
             raise _refused()
-        try:
-            decoded = jwt.decode_complete(
-                token,
-                self._key,
-                algorithms=[ALGORITHM],
-                audience=self._audience,
-                # Times are checked by our own clock.
-                options={"require": ["iss", "aud", "exp", "iat"], "verify_exp": False, "verify_iat": False},
-            )
-        except (jwt.PyJWTError, ValueError, TypeError, RecursionError) as error:
-            raise _refused() from error
+        decoded = self._opened(token, self._keys[0], self._keys[1:])
         claims: dict[str, Any] = decoded["payload"]
         times_are_numbers = all(
             isinstance(claims[name], (int, float)) and not isinstance(claims[name], bool)
@@ -120,6 +110,24 @@ class InternalVerifier:
         if decoded["header"].get("typ") != TYPE or not times_are_numbers:
             raise _refused()
         return claims
+
+    def _opened(self, token: str, key: str, others: tuple[str, ...]) -> dict[str, Any]:
+        """The token by the first key that fits."""
+        try:
+            return jwt.decode_complete(
+                token,
+                key,
+                algorithms=[ALGORITHM],
+                audience=self._audience,
+                # Times are checked by our own clock.
+                options={"require": ["iss", "aud", "exp", "iat"], "verify_exp": False, "verify_iat": False},
+            )
+        except jwt.InvalidSignatureError as error:
+            if not others:
+                raise _refused() from error
+            return self._opened(token, others[0], others[1:])
+        except (jwt.PyJWTError, ValueError, TypeError, RecursionError) as error:
+            raise _refused() from error
 
 
 def authenticate(app: FastAPI, verifier: InternalVerifier) -> None:
@@ -157,8 +165,10 @@ def _refused() -> Unauthenticated:
     return Unauthenticated("The internal token is not valid.", code="bad-internal-token")
 
 
-def _reveal(secret: SecretStr | str) -> str:
+def _reveal(secret: SecretStr | str) -> tuple[str, ...]:
+    """The secrets of a comma list, the one that signs first."""
     value = secret.get_secret_value() if isinstance(secret, SecretStr) else secret
-    if len(value.encode()) < 32:
+    secrets = tuple(value.split(","))
+    if any(len(one.encode()) < 32 for one in secrets):
         raise ValueError("a signing secret needs at least 32 bytes")
-    return value
+    return secrets

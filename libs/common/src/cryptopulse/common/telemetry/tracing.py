@@ -99,7 +99,7 @@ def configure(service: str, version: str, *, endpoint: str | None = None, sample
     """Send spans to an OTLP collector at `endpoint`; None leaves tracing off. Returns whether it is on.
 
     The exporter is an optional package: where it is missing the service says so once and goes on without. A collector
-    that is away costs dropped spans only. Roots are sampled by `sample_ratio`; a caller's decision is followed.
+    that is away costs dropped spans only. Roots are sampled by `sample_ratio`; a caller's wish to record is followed.
     """
     if endpoint is None:
         return False
@@ -140,15 +140,17 @@ def shutdown(timeout_seconds: float = 3.0) -> None:
 def _provider(service: str, version: str, processor: SpanProcessor, *, ratio: float) -> TracerProvider:
     provider = TracerProvider(
         resource=Resource.create({"service.name": f"cryptopulse-{service}", "service.version": version}),
-        sampler=ParentBased(_Roots(ratio)),
+        sampler=ParentBased(
+            _Lightly(ratio), remote_parent_not_sampled=_Lightly(0.0), local_parent_not_sampled=_Lightly(0.0)
+        ),
         shutdown_on_exit=False,
     )
     provider.add_span_processor(processor)
     return provider
 
 
-class _Roots(Sampler):
-    """Which new traces are recorded: all that are marked or tell a user something, and a part of the others."""
+class _Lightly(Sampler):
+    """Records what is marked or tells a user something, also below a tick that is not recorded, and a part of the rest."""
 
     def __init__(self, ratio: float) -> None:
         self._some = TraceIdRatioBased(ratio)
@@ -169,7 +171,7 @@ class _Roots(Sampler):
         return sampler.should_sample(parent_context, trace_id, name, kind, attributes, links, trace_state)
 
     def get_description(self) -> str:
-        return f"Roots({self._some.get_description()})"
+        return f"Lightly({self._some.get_description()})"
 
 
 def is_on() -> bool:

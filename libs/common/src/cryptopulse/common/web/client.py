@@ -147,11 +147,12 @@ class ServiceClient:
             raise UpstreamUnavailable(
                 f"{self.service} was found to be down a moment ago", retry_after_seconds=OPEN_SECONDS
             )
-        sent = self._headers(identity, headers)
         started = time.perf_counter()
         try:
-            async with asyncio.timeout(self._timeout_seconds + CONNECT_SECONDS):
-                response = await self._tried(method.upper(), path, params, content, sent)
+            with tracing.span(method.upper(), kind="client", peer_service=self.service):
+                sent = self._headers(identity, headers)
+                async with asyncio.timeout(self._timeout_seconds + CONNECT_SECONDS):
+                    response = await self._tried(method.upper(), path, params, content, sent)
         except UpstreamUnavailable:
             self._circuit.failed()
             _REQUESTS.labels(self.service, "unavailable").inc()

@@ -36,7 +36,7 @@ UPDATE deliveries d
 SET status = 'delivering', leased_until = now() + make_interval(secs => $5), leased_by = $3, attempts = attempts + 1,
     round_attempts = round_attempts + 1
 FROM due, hooks h WHERE d.id = due.id AND h.id = d.webhook_id
-RETURNING d.id, d.webhook_id, d.user_id, d.message_id, d.event_type, d.body, d.attempts, d.round_attempts,
+RETURNING d.id, d.webhook_id, d.user_id, d.message_id, d.event_type, d.body, d.attempts, d.round_attempts, d.traceparent,
           extract(epoch FROM now() - d.event_at)::float8 AS age, h.url, h.secret,
           CASE WHEN h.old_until > now() THEN h.old_secret END AS old_secret
 """
@@ -69,6 +69,7 @@ class PostgresDeliveryStore:
                 attempts=row["attempts"],
                 round_attempts=row["round_attempts"],
                 age_seconds=row["age"],
+                traceparent=row["traceparent"],
                 secrets=[secret for secret in (row["secret"], row["old_secret"]) if secret],
             )
             for row in found

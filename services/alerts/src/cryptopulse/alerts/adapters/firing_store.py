@@ -62,8 +62,8 @@ JOIN webhooks w ON w.id = ANY (r.webhook_ids) AND w.user_id = r.user_id AND w.en
 ORDER BY f.n
 """
 DELIVERIES = """
-INSERT INTO deliveries (id, webhook_id, user_id, event_id, message_id, event_type, event_at, body)
-SELECT id, webhook_id, user_id, event_id, event_id, type, at, body
+INSERT INTO deliveries (id, webhook_id, user_id, event_id, message_id, event_type, event_at, body, traceparent)
+SELECT id, webhook_id, user_id, event_id, event_id, type, at, body, $8
 FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::timestamptz[], $7::bytea[])
      AS f(id, webhook_id, user_id, event_id, type, at, body)
 ON CONFLICT (webhook_id, message_id) DO NOTHING
@@ -176,6 +176,7 @@ class PostgresFiringStore:
             [event.firing.type for event, _ in found],
             [at(self._clock.now_ms()) for _ in found],
             [event.body for event, _ in found],
+            headers.get(tracing.TRACEPARENT),
         )
         await conn.execute("SELECT pg_notify($1, '')", DELIVERIES_CHANNEL)
 

@@ -13,6 +13,7 @@ from cryptopulse.alerts.domain import signature
 from cryptopulse.alerts.domain.schedule import Outcome, judge
 from cryptopulse.common.clock import Clock
 from cryptopulse.common.errors import Retryable
+from cryptopulse.common.telemetry import tracing
 from cryptopulse.common.telemetry.logging import get_logger
 from cryptopulse.common.telemetry.metrics import counter
 
@@ -105,7 +106,9 @@ class DeliveryWorker:
         """One attempt of one delivery, with everything that follows from it."""
         now_ms = self._clock.now_ms()
         headers = signature.headers(due.message_id, now_ms // 1000, due.body, due.secrets)
-        answer = await self._sender.post(due.url, due.body, headers)
+        cause = tracing.extract({tracing.TRACEPARENT: due.traceparent})
+        with tracing.span("webhook deliver", kind="client", parent=cause, always=True):
+            answer = await self._sender.post(due.url, due.body, headers)
         outcome = judge(
             status=answer.status,
             attempts=due.round_attempts,

@@ -195,6 +195,7 @@ class Due:
     attempts: int
     round_attempts: int
     age_seconds: float
+    traceparent: str | None
     secrets: list[bytes] = field(repr=False)
 
 

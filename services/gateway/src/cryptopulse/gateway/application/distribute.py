@@ -14,6 +14,7 @@ from cryptopulse.common.contracts.portfolio import PortfolioChanged, PortfolioVa
 from cryptopulse.common.contracts.prices import STALE_AFTER_MS, PriceBatch, PriceUpdate
 from cryptopulse.common.contracts.ticks import TickBatch
 from cryptopulse.common.contracts.values import CONSOLIDATED
+from cryptopulse.common.telemetry import tracing
 from cryptopulse.gateway.application.fan_out import Hub
 from cryptopulse.gateway.application.feeds import Feeds
 from cryptopulse.gateway.application.market import Market
@@ -153,17 +154,18 @@ class Distributor:
         stream = self._hub.find(("alerts", event.user_id))
         if stream is None:
             return 0
-        body = stream_data.alert_event(event)
-        now = self._clock.now_ms()
-        stream.advance(body, now, None, None)
-        if stream.ring is not None:
-            stream.ring.record(1, stream.offset, now, body)
-        frame = text_frame(stream_data.alert(body, replayed=False))
-        count = 0
-        for members in stream.members.values():
-            for connection in tuple(members):
-                connection.say_frame(frame)
-                count += 1
+        with tracing.span("socket send", kind="producer", network_protocol_name="websocket"):
+            body = stream_data.alert_event(event)
+            now = self._clock.now_ms()
+            stream.advance(body, now, None, None)
+            if stream.ring is not None:
+                stream.ring.record(1, stream.offset, now, body)
+            frame = text_frame(stream_data.alert(body, replayed=False))
+            count = 0
+            for members in stream.members.values():
+                for connection in tuple(members):
+                    connection.say_frame(frame)
+                    count += 1
         return count
 
     def valued_all(self, batch: PortfolioValueBatch) -> None:

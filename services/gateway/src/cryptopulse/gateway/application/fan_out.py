@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import random
 import secrets
@@ -333,6 +334,16 @@ class Hub:
         for connection in tuple(self.connections.values()):
             pause = random.randint(0, 10_000)
             connection.say(protocol.encode({"type": "going_away", "reconnect_after_ms": pause}))
+
+    async def depart(self, seconds: float) -> None:
+        """Tell everybody, then close one after the other over so many seconds: they arrive elsewhere spread out."""
+        self.farewell()
+        leaving = list(self.connections.values())
+        random.shuffle(leaving)
+        for connection in leaving:
+            await asyncio.sleep(seconds / len(leaving))
+            connection.close(protocol.CLOSE_RESTART, "the server restarts")
+        self.close_all()
 
     def close_all(self) -> None:
         """Close what is still open."""
