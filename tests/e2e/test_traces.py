@@ -102,10 +102,18 @@ async def test_a_trace_joins_the_services(
 ) -> None:
     backends = Backends(rabbit_vhost, redis_db, postgres_db)
     async with OneProcess(backends, tmp_path / "system") as system, Receiver() as receiver:
+        for service in SERVICES:
+            await system.until_ready(service)
         await system.price("BTC")
         headers = await system.login()
-        order = {"symbol": "BTC", "quantity": "0.5", "price": "100"}
-        assert (await system.client.post("/portfolio", json=order, headers=headers)).status_code == 201
+
+        async def ordered() -> bool:
+            order = {"symbol": "BTC", "quantity": "0.5", "price": "100"}
+            answer = await system.client.post("/portfolio", json=order, headers=headers)
+            return bool(answer.status_code == 201)
+
+        # All five share one loop that also loads their first history: a slow answer is tried again.
+        await system.until(ordered, what="a purchase is booked", of="portfolio")
         await one_alert(system, headers, receiver)
         for service in SERVICES:
             assert not system.tasks[service].done(), f"{service} ended"

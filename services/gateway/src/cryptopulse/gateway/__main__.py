@@ -1,8 +1,9 @@
-"""The gateway as a process."""
+"""The gateway as a process; and what operators ask of it."""
 
 from cryptopulse.common.runtime import run_service
-from cryptopulse.gateway.bootstrap import build
+from cryptopulse.gateway.bootstrap import administration, build
+from cryptopulse.gateway.entrypoints.operator import tools
 from cryptopulse.gateway.settings import Settings
 
 if __name__ == "__main__":
-    run_service(Settings, build)
+    run_service(Settings, build, tools=tools(administration))

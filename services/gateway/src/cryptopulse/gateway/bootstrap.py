@@ -14,6 +14,7 @@ from starlette.routing import WebSocketRoute
 
 from cryptopulse.common.bus.rabbit import RabbitBus
 from cryptopulse.common.cache import client as cache
+from cryptopulse.common.clock import SystemClock
 from cryptopulse.common.config.settings import SettingsError
 from cryptopulse.common.contracts.services import SERVICES
 from cryptopulse.common.database.pool import Database
@@ -37,6 +38,7 @@ from cryptopulse.gateway.adapters.revocations import CHANGED, RedisRevocations
 from cryptopulse.gateway.adapters.services_client import HttpServices
 from cryptopulse.gateway.adapters.target_watch import TargetWatch
 from cryptopulse.gateway.application.accounts import AccountService
+from cryptopulse.gateway.application.administer import Administration
 from cryptopulse.gateway.application.authenticate import Authenticator
 from cryptopulse.gateway.application.distribute import Distributor
 from cryptopulse.gateway.application.fan_out import Hub
@@ -63,6 +65,7 @@ from cryptopulse.gateway.settings import Settings
 
 AUDIENCE = "cryptopulse"
 FAREWELL_SECONDS = 4.0
+OPERATOR_SECONDS = 10.0
 WITHDRAWAL_SECONDS = 30.0
 """Shorter than the target group's deregistration delay, at whose end the balancer cuts what is left."""
 SESSIONS_KEPT = timedelta(days=30)
@@ -248,6 +251,25 @@ def _held(seconds: float, needed: float) -> Check:
 async def _dead_letters(settings: Settings) -> dict[str, int]:
     names = [name for service in SERVICES for name in dead_letters.candidates(service, settings.shards)]
     return await dead_letters.counts(settings.rabbitmq_url.get_secret_value(), names)
+
+
+@asynccontextmanager
+async def administration(settings: Settings) -> AsyncIterator[Administration]:
+    """What an operator's command needs: the stores alone."""
+    clock, facts = SystemClock(), settings.facts()
+    redis = cache.connect(settings.redis_url.get_secret_value())
+    url = settings.database_url.get_secret_value()
+    db = Database(url, schema=facts.schema, role=facts.role, application_name="operator")
+    try:
+        await db.start()
+        for _ in range(round(OPERATOR_SECONDS / 0.05)):
+            if db.check().ok:
+                break
+            await asyncio.sleep(0.05)
+        yield Administration(PostgresAccounts(db), PostgresKeys(db), RedisRevocations(redis, clock), clock)
+    finally:
+        await redis.aclose()
+        await db.close()
 
 
 def derived(settings: Settings, purpose: str) -> bytes:

@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any, Final, NoReturn, TypeVar
 
 from cryptopulse.common.config.settings import DatabaseSettings, ServiceSettings, SettingsError, describe
+from cryptopulse.common.errors import CryptoPulseError
 from cryptopulse.common.runtime import healthcheck
+from cryptopulse.common.runtime.operator_tool import Tool
 from cryptopulse.common.runtime.service import Runtime
 from cryptopulse.common.runtime.shutdown import Signals
 from cryptopulse.common.runtime.version import version_of
@@ -36,13 +38,14 @@ def run_service(
     build: Build[SettingsT],
     *,
     subcommands: Mapping[str, Subcommand[SettingsT]] | None = None,
+    tools: Mapping[str, Tool] | None = None,
     argv: Sequence[str] | None = None,
 ) -> NoReturn:
     """The `__main__` of a service: does what the arguments say and ends the process.
 
     Exit codes: 0 clean stop, 1 crash, 2 unknown command, 78 bad configuration.
     """
-    sys.exit(main(settings_cls, build, subcommands=subcommands, argv=argv))
+    sys.exit(main(settings_cls, build, subcommands=subcommands, tools=tools, argv=argv))
 
 
 def main(
@@ -50,6 +53,7 @@ def main(
     build: Build[SettingsT],
     *,
     subcommands: Mapping[str, Subcommand[SettingsT]] | None = None,
+    tools: Mapping[str, Tool] | None = None,
     argv: Sequence[str] | None = None,
 ) -> int:
     """As `run_service`, answering the exit code."""
@@ -57,15 +61,18 @@ def main(
     command = arguments[0] if arguments else "run"
     extra = dict(subcommands or {})
     if command in {"-h", "--help", "help"}:
-        print(usage(settings_cls, extra))  # noqa: T201 - the answer of a command
+        print(usage(settings_cls, extra, tools))  # noqa: T201 - the answer of a command
         return EXIT_OK
     if command == "--version":
         print(version_of(settings_cls.service))  # noqa: T201 - the answer of a command
         return EXIT_OK
-    known = {"run", "check", "healthcheck", "dead-letters", "call", *extra}
+    tools = tools or {}
+    known = {"run", "check", "healthcheck", "dead-letters", "call", *extra, *tools}
     known |= {"migrate"} if migrations_of(settings_cls) else set()
     if command in {"dead-letters", "call"} and command not in extra:
         return _operator(settings_cls, command, arguments[1:])
+    if command in tools:
+        return _tool(settings_cls, command, tools[command], arguments[1:])
     if command not in known or len(arguments) > 1:
         _complain(
             f"{settings_cls.service}: unknown command {' '.join(arguments)!r}; one of: {', '.join(sorted(known))}"
@@ -127,6 +134,24 @@ def _operator(settings_cls: type[SettingsT], command: str, arguments: Sequence[s
     assert wish is not None
     url = settings.rabbitmq_url.get_secret_value()
     return _in_loop(dead_letters.answer(wish, settings.service, url, settings.shards))
+
+
+def _tool(settings_cls: type[SettingsT], name: str, tool: Tool, arguments: list[str]) -> int:
+    try:
+        wish = tool.parse(settings_cls.service, name, arguments)
+        settings = settings_cls.load()
+    except SystemExit as end:
+        return int(end.code or 0)
+    except SettingsError as error:
+        for fault in error.faults:
+            _complain(f"{settings_cls.service}: {fault}")
+        return EXIT_CONFIG
+    logging.configure(settings.service, version_of(settings.service).version, "error", settings.log_format)
+    try:
+        return _in_loop(tool.answer(wish, settings))
+    except CryptoPulseError as error:
+        _complain(f"{settings.service}: {error}")
+        return EXIT_CRASH
 
 
 def _in_loop(work: Awaitable[int | None]) -> int:
@@ -195,7 +220,9 @@ def migrations_of(settings_cls: type[ServiceSettings]) -> Path | None:
     return None
 
 
-def usage(settings_cls: type[ServiceSettings], extra: Mapping[str, Any]) -> str:
+def usage(
+    settings_cls: type[ServiceSettings], extra: Mapping[str, Any], tools: Mapping[str, Tool] | None = None
+) -> str:
     """The text of `--help`: the commands, and every variable with its default."""
     service = settings_cls.service
     commands = {
@@ -208,6 +235,7 @@ def usage(settings_cls: type[ServiceSettings], extra: Mapping[str, Any]) -> str:
     if migrations_of(settings_cls) is not None:
         commands["migrate"] = "bring the database schema up to date"
     commands |= {name: (fn.__doc__ or "").strip().partition("\n")[0] for name, fn in extra.items()}
+    commands |= {name: f"{tool.help}; see {name} --help" for name, tool in (tools or {}).items()}
     lines = [f"usage: python -m cryptopulse.{service} [command]", "", "commands:"]
     lines += [f"  {name:<14}{text}" for name, text in commands.items()]
     lines += ["", "environment:"]
