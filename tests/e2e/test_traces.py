@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
 
+import httpx
 import pytest
 import websockets
 from opentelemetry.sdk.trace import ReadableSpan
@@ -104,6 +105,7 @@ async def test_a_trace_joins_the_services(
     async with OneProcess(backends, tmp_path / "system") as system, Receiver() as receiver:
         for service in SERVICES:
             await system.until_ready(service)
+        system.client.timeout = httpx.Timeout(30)
         await system.price("BTC")
         headers = await system.login()
 

@@ -1,36 +1,44 @@
-"""The operator's commands as processes against a running gateway: rights and keys end at once, nothing secret is shown."""
+"""The operator's commands beside a running gateway: rights and keys end at once, nothing secret is shown."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-import sys
+from collections.abc import Awaitable, Callable
 from typing import Any
+
+import pytest
+
+from cryptopulse.common.runtime.command import main
+from cryptopulse.gateway import bootstrap
+from cryptopulse.gateway.entrypoints.operator import tools
+from cryptopulse.gateway.settings import Settings
 
 FORM = {"email": "ada@example.org", "password": "correct horse battery"}
 
 
-async def command(gateway: Any, *arguments: str) -> tuple[int, str]:
+@pytest.fixture
+def command(
+    gateway: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., Awaitable[tuple[int, str]]]:
     """`python -m cryptopulse.gateway ...` with the settings of the running one; its exit code and what it says."""
     settings = gateway.settings
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "cryptopulse.gateway", *arguments,
-        env={
-            "PATH": "/usr/bin:/bin",
-            "RABBITMQ_URL": settings.rabbitmq_url.get_secret_value(),
-            "REDIS_URL": settings.redis_url.get_secret_value(),
-            "DATABASE_URL": settings.database_url.get_secret_value(),
-            "JWT_SECRET": settings.jwt_secret.get_secret_value(),
-            "INTERNAL_JWT_SECRET": settings.internal_jwt_secret.get_secret_value(),
-        },
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
-    )  # fmt: skip
-    out, _ = await process.communicate()
-    return process.returncode or 0, out.decode()
+    for name in ("rabbitmq_url", "redis_url", "database_url", "jwt_secret", "internal_jwt_secret"):
+        monkeypatch.setenv(name.upper(), getattr(settings, name).get_secret_value())
+
+    async def told(*arguments: str) -> tuple[int, str]:
+        capsys.readouterr()
+        found = tools(bootstrap.administration)
+        code = await asyncio.to_thread(main, Settings, bootstrap.build, tools=found, argv=arguments)
+        said = capsys.readouterr()
+        return code, said.out + said.err
+
+    return told
 
 
-async def test_an_operator_administers_users_and_keys(gateway: Any) -> None:
+async def test_an_operator_administers_users_and_keys(
+    gateway: Any, command: Callable[..., Awaitable[tuple[int, str]]]
+) -> None:
     http = gateway.http
     await http.post("/v1/auth/register", json=FORM)
     pair = (await http.post("/v1/auth/login", json=FORM)).json()
@@ -41,30 +49,30 @@ async def test_an_operator_administers_users_and_keys(gateway: Any) -> None:
     hers = {"X-API-Key": secret}
     assert (await http.get("/v1/me", headers=mine)).status_code == 200
 
-    code, text = await command(gateway, "users", "list")
+    code, text = await command("users", "list")
     assert (code, json.loads(text)["email"]) == (0, FORM["email"])
     assert "argon2" not in text
-    code, text = await command(gateway, "users", "grant-admin", FORM["email"])
+    code, text = await command("users", "grant-admin", FORM["email"])
     assert (code, json.loads(text)["is_admin"]) == (0, True)
-    code, text = await command(gateway, "keys", "list", FORM["email"])
+    code, text = await command("keys", "list", FORM["email"])
     key = json.loads(text)
     assert (code, key["name"]) == (0, "bot")
     assert secret not in text
     assert "hash" not in key
 
     assert (await http.get("/v1/prices/BTC", headers=hers)).status_code != 401
-    code, text = await command(gateway, "keys", "revoke", key["id"])
+    code, text = await command("keys", "revoke", key["id"])
     assert code == 0, text
     await asyncio.sleep(1.5)
     assert (await http.get("/v1/prices/BTC", headers=hers)).status_code == 401
-    code, text = await command(gateway, "keys", "revoke", key["id"])
+    code, text = await command("keys", "revoke", key["id"])
     assert (code, "no key" in text) == (1, True)
 
-    code, text = await command(gateway, "users", "revoke-admin", FORM["email"])
+    code, text = await command("users", "revoke-admin", FORM["email"])
     assert (code, json.loads(text)["is_admin"]) == (0, False)
     await asyncio.sleep(1.5)
     assert (await http.get("/v1/me", headers=mine)).status_code == 401
-    code, text = await command(gateway, "users", "end-sessions", "nobody@example.org")
+    code, text = await command("users", "end-sessions", "nobody@example.org")
     assert (code, "nobody has the address" in text) == (1, True)
-    assert (await command(gateway, "users", "--help"))[0] == 0
-    assert (await command(gateway, "users", "destroy"))[0] == 2
+    assert (await command("users", "--help"))[0] == 0
+    assert (await command("users", "destroy"))[0] == 2
