@@ -29,9 +29,8 @@ FROM (SELECT t, round((60000 + 5000 * sin(t / 8.64e7) + 50 * sin(t / 7e5))::nume
       FROM generate_series($1::bigint, $2::bigint, 60000) AS t) AS made
 """
 BY_SERIES: Final = """
-INSERT INTO market.{leaf} SELECT series, template.*
-FROM unnest($1::int[]) AS series CROSS JOIN LATERAL
-     (SELECT * FROM market.template WHERE open_time >= $2 AND open_time < $3 ORDER BY open_time) AS template
+INSERT INTO market.{leaf} SELECT $1::int, template.*
+FROM market.template WHERE open_time >= $2 AND open_time < $3 ORDER BY open_time
 """
 BY_MINUTE: Final = """
 INSERT INTO market.{leaf} SELECT series, template.*
@@ -78,8 +77,11 @@ async def _load(url: str, ids: list[int], todo: list[tuple[int, tuple[int, int]]
             number, (first, until) = todo.pop()
             leaf = await connection.fetchval("SELECT market.ensure_candle_partition('1m', $1)", first)
             await connection.execute(f"ALTER TABLE market.{leaf} SET UNLOGGED")
-            statement = BY_MINUTE if number == last else BY_SERIES
-            await connection.execute(statement.format(leaf=leaf), ids, first, until)
+            if number == last:
+                await connection.execute(BY_MINUTE.format(leaf=leaf), ids, first, until)
+            else:
+                by_series = await connection.prepare(BY_SERIES.format(leaf=leaf))
+                await by_series.executemany([(series, first, until) for series in ids])
             await connection.execute(f"ALTER TABLE market.{leaf} ADD {KEY}")
             await connection.execute(f"VACUUM (ANALYZE) market.{leaf}")
     finally:
