@@ -118,3 +118,15 @@ async def test_a_cold_price_comes_from_the_store(gateway: Any) -> None:
     gateway.market._prices.clear()
     gateway.prices.stored["ETH-USD", "consolidated"] = update
     assert (await gateway.http.get("/prices/ETH")).json()["price"] == "3000"
+
+
+async def test_public_market_data_may_be_cached_and_is_not_sent_twice(gateway: Any) -> None:
+    gateway.services.says("indicators", "GET", "/market/overview", {"as_of": 1})
+    first = await gateway.http.get("/v1/market/overview")
+    assert first.headers["cache-control"].startswith("public, max-age=1")
+    again = await gateway.http.get("/v1/market/overview", headers={"If-None-Match": first.headers["etag"]})
+    assert (again.status_code, again.content) == (304, b"")
+    other = await gateway.http.get("/v1/market/overview", headers={"If-None-Match": '"else"'})
+    assert other.status_code == 200
+    mine = await gateway.http.get("/v1/market/overview", headers=gateway.token())
+    assert mine.headers["cache-control"] == "no-store"

@@ -145,7 +145,7 @@ def _operation(
         "summary": spec.summary,
         "tags": list(spec.tags),
         "parameters": [*_path_parameters(spec), *_query_parameters(spec), *_header_parameters(spec)],
-        "responses": _responses(spec, names),
+        "responses": _responses(operation, names),
         "security": _security(operation),
         "x-cost": spec.cost,
         "x-rate-limit-bucket": operation.bucket,
@@ -234,7 +234,8 @@ def _header_parameters(spec: RouteSpec) -> list[dict[str, Any]]:
     ]
 
 
-def _responses(spec: RouteSpec, names: Mapping[tuple[Any, str], str]) -> dict[str, Any]:
+def _responses(operation: Operation, names: Mapping[tuple[Any, str], str]) -> dict[str, Any]:
+    spec = operation.spec
     answer: dict[str, Any] = {"description": "Done"}
     if spec.response is not None:
         schema = {"$ref": names[spec.response, "serialization"]}
@@ -246,7 +247,7 @@ def _responses(spec: RouteSpec, names: Mapping[tuple[Any, str], str]) -> dict[st
     for status, model in spec.more_responses:
         content = {"application/json": {"schema": {"$ref": names[model, "serialization"]}}}
         found[str(status)] = {"description": "Taken in" if status == 202 else "Done", "content": content}
-    if spec.path == "/v1/prices/{symbol}":
+    if spec.path == "/v1/prices/{symbol}" or operation.is_cacheable:
         found["304"] = {"description": "Not changed since the version of `If-None-Match`"}
     problem = {_PROBLEM: {"schema": {"$ref": REF.format(model="Problem")}}}
     once = {409, 422} if _takes_idempotency_key(spec) else set()

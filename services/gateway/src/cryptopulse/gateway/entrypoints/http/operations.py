@@ -26,6 +26,8 @@ from cryptopulse.gateway.domain.scopes import permits
 BODY_BYTES: Final = 64 * 1024
 IMPORT_BYTES: Final = 2 * 1024 * 1024
 IDEMPOTENCY_MAX: Final = 255
+MARKET_CACHE: Final = "public, max-age=1, stale-while-revalidate=5"
+CACHED_TAGS: Final = frozenset({"candles", "indicators", "symbols", "coins", "market"})
 
 Auth = Literal["optional", "scope", "login"]
 ModelT = TypeVar("ModelT", bound=BaseModel)
@@ -111,6 +113,15 @@ class Operation:
     examples: Mapping[str, Any] = field(default_factory=dict)
 
     @property
+    def is_cacheable(self) -> bool:
+        """True for public market data: the same for everybody, good for a second."""
+        return (
+            self.spec.method == "GET"
+            and self.auth == "optional"
+            and not CACHED_TAGS.isdisjoint(self.spec.tags)
+        )
+
+    @property
     def bucket(self) -> str:
         """The rate-limit bucket."""
         return self.limit_bucket or self.spec.bucket
@@ -140,6 +151,8 @@ class Gate:
             response = await self._once(operation, call, key)
         else:
             response = await operation.handler(self._use, call)
+        if operation.is_cacheable and response.status_code == 200 and identity.user_id is None:
+            response = _cacheable(response, request.headers.get("if-none-match", ""))
         _finish(response, identity, counted)
         return response
 
@@ -224,6 +237,17 @@ async def _read(request: Request, spec: RouteSpec) -> bytes:
         if spec.method not in {"GET", "DELETE"} and kind not in spec.media_types:
             raise HTTPException(415, f"send the body as {' or '.join(spec.media_types)}")
     return body
+
+
+def _cacheable(response: Response, known: str) -> Response:
+    """Let caches keep a public market answer for a second; who has the same one already gets 304."""
+    headers = response.headers
+    headers.setdefault("Cache-Control", MARKET_CACHE)
+    if "etag" not in headers:
+        headers["ETag"] = f'"{hashlib.blake2b(bytes(response.body), digest_size=12).hexdigest()}"'
+    if headers["etag"] not in [tag.strip() for tag in known.split(",")]:
+        return response
+    return Response(status_code=304, headers={name: headers[name] for name in ("etag", "cache-control")})
 
 
 def _finish(response: Response, identity: Identity, counted: Counted | None) -> None:
