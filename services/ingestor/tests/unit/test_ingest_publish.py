@@ -134,6 +134,21 @@ async def run_for(publisher: ShardPublisher, seconds: float) -> None:
     await asyncio.gather(task, return_exceptions=True)
 
 
+async def test_the_buffers_of_a_process_wake_together_within_the_flush_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    loop = asyncio.get_running_loop()
+    wakes: list[float] = []
+    now = 1_000.0001
+    monkeypatch.setattr(loop, "time", lambda: now)
+    monkeypatch.setattr(loop, "call_at", lambda when, *_: wakes.append(when))
+    for step in range(4):
+        now = 1_000.0001 + step * 0.001
+        a_publisher(FakeBus(), shard=step).add_trade(a_trade(1))
+    assert len(set(wakes)) == 1
+    assert now < wakes[0] <= 1_000.0001 + 0.005
+
+
 async def test_a_batch_leaves_at_512_ticks_or_after_the_flush_time_in_order() -> None:
     bus = FakeBus()
     publisher = a_publisher(bus)

@@ -63,7 +63,8 @@ class _Base:
     def publishers(self, venue: str, offset: ClockOffset, part: str) -> list[ShardPublisher]:
         """One publisher per shard of a venue."""
         settings = self.settings
-        buffers = settings.shards * max(1, len(settings.venues))
+        streaming = set(settings.venues) - {"coingecko"}  # polled: a batch a minute
+        buffers = settings.shards * max(1, len(streaming))
         flush = settings.flush_ms / 1_000 or flush_seconds_for(buffers)
         return [
             ShardPublisher(

@@ -187,15 +187,22 @@ class RabbitBus:
         if self._out.blocked:  # it reads nothing from us: what is written now waits in buffers, unconfirmed
             published_total.labels(topic.name, "blocked").inc()
             raise BusUnavailable("the broker takes no publishes: a memory or disk alarm")
+        if self._window.locked():
+            await self._until_window_opens(topic)
+        else:
+            await self._window.acquire()  # at once
+        task = asyncio.create_task(self._confirm(channel, topic, body, key, properties, on_settled))
+        self._in_flight.add(task)
+        task.add_done_callback(self._settled)
+
+    async def _until_window_opens(self, topic: Topic) -> None:
+        """Take a place in the confirm window. Raises `BusUnavailable` when none is free in time."""
         try:
             async with asyncio.timeout(self._publish_timeout / 2):
                 await self._window.acquire()
         except TimeoutError as error:
             published_total.labels(topic.name, "window_full").inc()
             raise BusUnavailable("the broker confirms too slowly: the confirm window is full") from error
-        task = asyncio.create_task(self._confirm(channel, topic, body, key, properties, on_settled))
-        self._in_flight.add(task)
-        task.add_done_callback(self._settled)
 
     def _settled(self, task: asyncio.Task[None]) -> None:
         self._in_flight.discard(task)

@@ -128,13 +128,12 @@ class ShardPublisher:
         self.buffer = TickBuffer(limit)
 
     def add_trade(self, trade: Trade) -> None:
-        """Take one trade; the batch leaves at 512 ticks or after the flush time."""
+        """Take one trade; the batch leaves at 512 ticks or within the flush time."""
         buffer = self.buffer
         buffer.add_trade(trade)
         self.added += 1
         if not self._armed:
-            self._armed = True
-            asyncio.get_running_loop().call_later(self._flush_seconds, self._wake.set)
+            self._arm()
         elif len(buffer.trades) >= FLUSH_TICKS:
             self._wake.set()
 
@@ -168,8 +167,15 @@ class ShardPublisher:
                 if not is_full and self._window.next_waiting() is None:
                     break
             if self.buffer.has_urgent and not self._armed:
-                self._armed = True
-                asyncio.get_running_loop().call_later(self._flush_seconds, self._wake.set)
+                self._arm()
+
+    def _arm(self) -> None:
+        """Wake at the next multiple of the flush time: all buffers of a process send in one go, so that each process on
+        the way wakes once for all of them, and a tick waits half the flush time on average, never longer than it.
+        """
+        self._armed = True
+        loop = asyncio.get_running_loop()
+        loop.call_at((loop.time() // self._flush_seconds + 1) * self._flush_seconds, self._wake.set)
 
     @property
     def settled(self) -> int:

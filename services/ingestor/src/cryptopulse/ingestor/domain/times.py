@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Final
 
 from cryptopulse.common.contracts.values import ValueRefusedError
@@ -27,20 +28,27 @@ def from_rfc3339(text: str) -> int:
     """Microseconds of `2026-08-09T21:05:48.228568804Z`; finer digits are cut. Raises `ValueRefusedError`."""
     head, _, tail = text.partition(".")
     try:
-        moment = datetime.fromisoformat((head if tail else head.removesuffix("Z")).replace(" ", "T"))
+        seconds = _seconds_of(head if tail else head.removesuffix("Z"))
         digits, rest = _digits(tail)
         offset = _offset_us(rest)
     except ValueError as error:
         raise ValueRefusedError(f"{text!r:.40} is no RFC 3339 time") from error
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=UTC)
-    us = int(moment.timestamp()) * 1_000_000 + int(digits[:6].ljust(6, "0") or 0) - offset
+    us = seconds * 1_000_000 + int(digits[:6].ljust(6, "0") or 0) - offset
     if FIRST_US <= us < LAST_US:
         return us
     raise ValueRefusedError(f"{text!r:.40} is no time between 2010 and 2100")
 
 
+@lru_cache(maxsize=64)
+def _seconds_of(text: str) -> int:
+    """Whole seconds of a date and time; all trades of a second share the text."""
+    moment = datetime.fromisoformat(text.replace(" ", "T"))
+    return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp())
+
+
 def _digits(tail: str) -> tuple[str, str]:
+    if tail[-1:] == "Z" and tail[:-1].isdigit():
+        return tail[:-1], "Z"
     for place, letter in enumerate(tail):
         if not letter.isdigit():
             return tail[:place], tail[place:]
