@@ -1,205 +1,201 @@
 """The whole route: venue frames of the simulator through all five services to sockets; throughput, latency, loss, CPU.
 
-Latency is from the trade's time at the venue (the simulator stamps a frame when it falls due) to its arrival at a WebSocket
-client, on the `trades` channel, both on this machine's clock. Loss is judged by the simulator's own ledger against the
-candles that the system built, per venue and symbol, and by the ids that the socket saw.
+A tick is a trade of a judged pair; there are as many quotes beside. Latency is from the trade's time at the venue to its
+arrival, both on this machine's clock: at a WebSocket client on the `trades` channel, in Redis, and as an alert event at its
+owner's socket. It counts Binance's trades, whose frame leaves within 10 ms of the trade; Coinbase bundles trades for 50 ms
+before a frame leaves, so that both venues together are counted from the frame's arrival (`rx`). Loss is judged by the
+simulator's own ledger against the candles that the system built, per venue and symbol, and by the ids that the socket saw.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
+import contextlib
 import os
 import tempfile
 import time
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import httpx
+import jwt
 import psutil
-import websockets
 
 from cryptopulse.common.config import SERVICES
 from tools.bench.backends import fresh_backends
-from tools.bench.measure import Row, percentile, sized
+from tools.bench.measure import Row, sized
+from tools.bench.readers import readers
+from tools.bench.route_loss import loss
+from tools.bench.route_probes import WATCHED, Seen, probes
 from tools.harness.system import Backends, System
+from tools.venue_sim.market.instruments import TRADING_VENUES, default_instruments
 
 TITLE = "The whole route: venue frame to WebSocket client, all five services, rules and a portfolio present"
-RATES = tuple(int(rate) for rate in os.environ.get("RATES", sized("5000,20000", "500")).split(","))
-SECONDS = float(os.environ.get("SECONDS_PER_RATE", sized("20", "3")))
-SETTLE_SECONDS = 6.0
-CATCH_UP_LOOKS = 15
-MINUTE_MS = 60_000
-WATCHED = "BTC-USDT"
+LOADS = os.environ.get("LOADS", sized("5000/20/200,20000/20/200,60000/20/200", "500/20/5"))
+"""Ticks per second / symbols / sockets, comma-separated."""
+SECONDS = float(os.environ.get("SECONDS_PER_LOAD", sized("12", "3")))
+WARM_SECONDS = 3.0
+SETTLE_SECONDS = 4.0
+JUDGED = ("binance", "coinbase")
 BASES = ("BTC", "ETH", "SOL", "XRP", "DOGE", "ADA", "AVAX", "LINK", "DOT", "LTC")
-SYMBOLS = tuple(f"{base}-{quote}" for base in BASES for quote in ("USDT", "USD"))
+RATES = ("USDT-USD", "USDC-USD", "EUR-USD")
+SERVERS = {"beam.smp": "rabbitmq", "redis-server": "redis", "postgres": "postgres"}
 
 
-@dataclass
-class Seen:
-    """What the socket got."""
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What is asked of the system. Beyond the twenty pairs of the majors come small coins, a pair on each venue."""
 
-    latencies_ms: list[float] = field(default_factory=list)
-    ids: dict[str, list[int]] = field(default_factory=dict)
-    tickers: int = 0
+    rate: int
+    symbols: int
+    sockets: int
+
+    @property
+    def extra(self) -> int:
+        """Small coins."""
+        return max(0, self.symbols // 2 - len(BASES))
+
+    @property
+    def pairs(self) -> list[str]:
+        """The judged pairs."""
+        bases = (*BASES, *(f"X{number:04}" for number in range(1, self.extra + 1)))
+        return [f"{base}-{quote}" for base in bases[: self.symbols // 2] for quote in ("USDT", "USD")]
+
+    @property
+    def share(self) -> float:
+        """The part of the simulated market's trades that falls on the judged pairs."""
+        wanted, judged = {*self.pairs, *RATES}, set(self.pairs)
+        market = [one for venue in TRADING_VENUES for one in default_instruments(venue, self.extra)]
+        weights = {(one.venue, one.symbol): one.weight for one in market if one.symbol in wanted}
+        ours = sum(w for (venue, symbol), w in weights.items() if venue in JUDGED and symbol in judged)
+        return ours / sum(weights.values())
 
 
 async def run() -> list[Row]:
-    """One row per rate; the first row's process CPU is that of all five services together."""
+    """One row per load; the process CPU of a row is that of all five services together."""
     rows = []
-    for rate in RATES:
+    for text in LOADS.split(","):
+        load = Load(*(int(part) for part in text.split("/")))
         async with fresh_backends() as backends:
-            rows.append(await _at_rate(backends, rate))
+            rows.append(await _under(backends, load))
     return rows
 
 
-async def _at_rate(backends: Backends, rate: int) -> Row:
+async def _under(backends: Backends, load: Load) -> Row:
+    async with _running(backends, load) as system:
+        await system.price("BTC")
+        headers = await system.login()
+        await _rules_and_portfolio(system, headers)
+        claims = {"sub": "bench", "exp": int(time.time()) + 3_600, "tier": "enterprise"}
+        token = jwt.encode(claims, system.secret, algorithm="HS256")
+        subscribe = '{"op":"subscribe","id":1,"channels":[{"ch":"ticker","symbols":["BTC-USD"]}]}'
+        seen = Seen()
+        async with (
+            readers(
+                system.port,
+                "/v1/ws",
+                load.sockets,
+                subscribe=subscribe,
+                mark='"type":"update"',
+                token=token,
+            ) as clients,
+            probes(system, headers, seen),
+        ):
+            await system.control("POST", "/rate", json={"rate": load.rate / load.share})
+            await asyncio.sleep(WARM_SECONDS)
+            await clients.counted()
+            made, before, started = await _made(system), _cpu(system), time.monotonic()
+            seen.clear()
+            await asyncio.sleep(SECONDS)
+            found = seen.figures()
+            wall, after = time.monotonic() - started, _cpu(system)
+            ticks = (await _made(system) - made) * load.share
+            frames = await clients.counted()
+            seen.is_settling = True
+            await system.control("POST", "/pause")
+            await asyncio.sleep(SETTLE_SECONDS)
+            pairs = [(venue, symbol) for venue in JUDGED for symbol in load.pairs]
+            lost, doubled = await loss(system, pairs, seen.ids, {"authorization": f"Bearer {token}"})
+    used = {name: after[name] - before[name] for name in after}
+    cpu = sum(used[name] for name in SERVICES)
+    return Row(
+        case="route",
+        name=f"{load.rate:,} ticks/s, {load.symbols:,} symbols, {load.sockets:,} sockets",
+        unit="ticks/s",
+        rounds=1,
+        per_cpu_second=ticks / cpu,
+        low=ticks / cpu,
+        high=ticks / cpu,
+        per_wall_second=ticks / wall,
+        cpu_us_per_item=1e6 * cpu / ticks,
+        hold="20,000/s, p99 < 50 ms, lost 0",
+        extra={
+            **found,
+            "lost": lost,
+            "doubled": doubled,
+            "frames/s": frames["messages"] / wall,
+            "sockets lost": frames["lost"],
+            **{f"{name} %": 100 * seconds / wall for name, seconds in used.items()},
+        },
+    )
+
+
+@contextlib.asynccontextmanager
+async def _running(backends: Backends, load: Load) -> AsyncIterator[System]:
     settings = {
-        "SYMBOLS": ",".join(SYMBOLS),
+        "SYMBOLS": ",".join(load.pairs),
         "CRYPTOPULSE_INGESTOR_HISTORY_MINUTES_DAYS": "0",
         "CRYPTOPULSE_INGESTOR_HISTORY_HOURS_DAYS": "0",
         "CRYPTOPULSE_INGESTOR_HISTORY_DAYS_DAYS": "0",
         "LOG_LEVEL": "WARNING",
     }
-    arguments = (
-        "--rate",
-        "20",
-        "--quote-ratio",
-        "1",
-        "--symbols",
-        ",".join((*SYMBOLS, "USDT-USD", "USDC-USD", "EUR-USD")),
-    )
+    arguments = ("--rate", "20", "--quote-ratio", "1", "--symbols-extra", str(load.extra))
+    symbols = ("--symbols", ",".join((*load.pairs, *RATES)))
     with tempfile.TemporaryDirectory() as folder:
-        async with System(backends, Path(folder), settings=settings, simulator_arguments=arguments) as system:
-            await system.price("BTC")
-            headers = await system.login()
-            await _rules_and_portfolio(system, headers)
-            seen = Seen()
-            listener = asyncio.create_task(_listen(system, headers, seen))
-            await system.control("POST", "/rate", json={"rate": rate})
-            await asyncio.sleep(3)
-            seen.latencies_ms.clear()
-            before, sent_before, started = _cpu(system), await _sent(system), time.monotonic()
-            await asyncio.sleep(SECONDS)
-            after, sent_after, wall = _cpu(system), await _sent(system), time.monotonic() - started
-            await system.control("POST", "/pause")
-            await asyncio.sleep(SETTLE_SECONDS)
-            lost, doubled = await _judged(system, seen)
-            listener.cancel()
-            ticks = sent_after - sent_before
-            cpu = sum(after[name] - before[name] for name in SERVICES)
-            shares = {
-                f"{name} %": 100 * (after[name] - before[name]) / wall for name in (*SERVICES, "simulator")
-            }
-            return Row(
-                case="route",
-                name=f"{rate:,} ticks/s asked",
-                unit="ticks/s",
-                rounds=1,
-                per_cpu_second=ticks / cpu,
-                low=ticks / cpu,
-                high=ticks / cpu,
-                per_wall_second=ticks / wall,
-                cpu_us_per_item=1e6 * cpu / ticks,
-                hold="20,000/s, p99 < 50 ms, lost 0",
-                extra={
-                    "p50 ms": percentile(seen.latencies_ms, 0.5),
-                    "p99 ms": percentile(seen.latencies_ms, 0.99),
-                    "p99.9 ms": percentile(seen.latencies_ms, 0.999),
-                    "lost": lost,
-                    "doubled": doubled,
-                    "socket frames": len(seen.latencies_ms) + seen.tickers,
-                    **shares,
-                },
-            )
+        async with System(
+            backends, Path(folder), settings=settings, simulator_arguments=(*arguments, *symbols)
+        ) as system:
+            yield system
 
 
 async def _rules_and_portfolio(system: System, headers: dict[str, str]) -> None:
+    """Twenty rules that do not fire, one that fires when a probe's trade crosses it, and a holding."""
     price = float((await system.price("BTC"))["price"])
-    for place in range(20):
-        rule = {"symbol": "BTC", "condition": "above", "price": f"{price * (1.05 + place / 100):.2f}"}
+
+    async def known() -> bool:
+        rule = {"symbol": "BTC", "condition": "above", "price": f"{price * 2:.2f}"}
+        return (await system.client.post("/alerts", json=rule, headers=headers)).is_success
+
+    await system.until(known, what="the catalogue knows BTC", of="alerts")
+    for place in range(19):
+        rule = {"symbol": "BTC", "condition": "above", "price": f"{price * (2 + place / 100):.2f}"}
         (await system.client.post("/alerts", json=rule, headers=headers)).raise_for_status()
+    crossed = {
+        "symbol": WATCHED,
+        "source": "binance",
+        "condition": {"type": "price_cross", "value": f"{price * 1.05:.2f}"},
+        "trigger": "every_cross",
+    }
+    (await system.client.post("/v1/alerts", json=crossed, headers=headers)).raise_for_status()
     order = {"symbol": "BTC", "quantity": "1", "price": "1000"}
     (await system.client.post("/portfolio", json=order, headers=headers)).raise_for_status()
 
 
-async def _listen(system: System, headers: dict[str, str], seen: Seen) -> None:
-    url = f"ws://127.0.0.1:{system.port}/v1/ws"
-    async with websockets.connect(url, additional_headers=headers, proxy=None, max_queue=None) as socket:
-        channels = [{"ch": "trades", "symbols": [WATCHED]}, {"ch": "ticker", "symbols": list(SYMBOLS)}]
-        await socket.send(json.dumps({"op": "subscribe", "id": 1, "channels": channels}))
-        async for frame in socket:
-            body: dict[str, Any] = json.loads(frame)
-            data = body.get("data") or {}
-            if body.get("type") != "update":
-                continue
-            if "id" in data:
-                seen.latencies_ms.append(time.time() * 1000 - data["ts"])
-                seen.ids.setdefault(data["src"], []).append(data["id"])
-            else:
-                seen.tickers += 1
+async def _made(system: System) -> int:
+    counters: dict[str, int] = (await system.control("GET", "/stats"))["counters"]
+    return counters["trades"]
 
 
 def _cpu(system: System) -> dict[str, float]:
-    used = {}
-    for name, process in system.processes.items():
-        times = psutil.Process(process.pid).cpu_times()
-        used[name] = times.user + times.system
+    """CPU seconds until now: of each process of the system, and of the servers when they were started with us."""
+    used = {name: _seconds(psutil.Process(process.pid)) for name, process in system.processes.items()}
+    for process in psutil.Process(os.getppid()).children(recursive=True):
+        with contextlib.suppress(psutil.Error):
+            if (server := SERVERS.get(process.name())) is not None:
+                used[server] = used.get(server, 0.0) + _seconds(process)
     return used
 
 
-async def _sent(system: System) -> int:
-    total = 0
-    for venue in ("binance", "coinbase"):
-        for symbol in SYMBOLS:
-            total += (await _ledger(system, venue, symbol)).get("count", 0)
-    return total
-
-
-async def _ledger(system: System, venue: str, symbol: str) -> dict[str, Any]:
-    try:
-        found: dict[str, Any] = await system.control("GET", f"/ledger/{venue}/{symbol}")
-    except httpx.HTTPStatusError:
-        return {}
-    return found
-
-
-async def _judged(system: System, seen: Seen) -> tuple[float, float]:
-    """The verdict once everything on its way has arrived: what is late is not lost."""
-    verdict = await _judge(system, seen)
-    for _ in range(CATCH_UP_LOOKS):
-        if not any(verdict):
-            break
-        await asyncio.sleep(2)
-        verdict = await _judge(system, seen)
-    return verdict
-
-
-async def _judge(system: System, seen: Seen) -> tuple[float, float]:
-    """Trades missing from and too many in the candles of whole minutes, and in the ids that the socket saw."""
-    lost = doubled = 0
-    for venue in ("binance", "coinbase"):
-        for symbol in SYMBOLS:
-            ledger = await _ledger(system, venue, symbol)
-            minutes = ledger.get("minutes", [])[1:]
-            if not minutes:
-                continue
-            rows = await _candles(
-                system, symbol, venue, minutes[0]["open_time"], minutes[-1]["open_time"] + MINUTE_MS
-            )
-            for minute in minutes:
-                difference = minute["trades"] - rows.get(minute["open_time"], 0)
-                lost += max(0, difference)
-                doubled += max(0, -difference)
-    for ids in seen.ids.values():
-        distinct = set(ids)
-        lost += max(distinct) - min(distinct) + 1 - len(distinct)
-        doubled += len(ids) - len(distinct)
-    return lost, doubled
-
-
-async def _candles(system: System, symbol: str, venue: str, start: int, end: int) -> dict[int, int]:
-    params: dict[str, Any] = {"interval": "1m", "source": venue, "from": start, "to": end, "limit": 1000}
-    answer = await system.client.get(f"/v1/candles/{symbol}", params=params)
-    return {row["open_time"]: row["trades"] for row in answer.json().get("data", [])}
+def _seconds(process: psutil.Process) -> float:
+    times = process.cpu_times()
+    return times.user + times.system
