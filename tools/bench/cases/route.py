@@ -83,6 +83,7 @@ async def run() -> list[Row]:
 
 async def _under(backends: Backends, load: Load) -> Row:
     async with _running(backends, load) as system:
+        await system.until_ready("gateway")
         await system.price("BTC")
         headers = await system.login()
         await _rules_and_portfolio(system, headers)
