@@ -16,7 +16,10 @@ def _current() -> str:
 
 
 def test_a_publish_carries_the_context_of_its_cause() -> None:
-    with attached(extract({"traceparent": PARENT})), published(ALERT_EVENTS, "alert.1.2", "alerts") as headers:
+    with (
+        attached(extract({"traceparent": PARENT})),
+        published(ALERT_EVENTS, "alert.1.2", "alerts") as headers,
+    ):
         assert headers == {"traceparent": PARENT}
 
 
