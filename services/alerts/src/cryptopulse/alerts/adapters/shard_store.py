@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
-from typing import Final
+from typing import Any, Final
 
 import orjson
 
@@ -14,7 +14,9 @@ from cryptopulse.alerts.domain.definition import ACTIVE_STATES
 from cryptopulse.alerts.domain.market import Position
 from cryptopulse.alerts.domain.rules import Rule
 from cryptopulse.common.database.pool import Database
+from cryptopulse.common.telemetry.logging import get_logger
 
+log = get_logger(__name__)
 PAGE: Final = 5_000
 
 _SAVE_POSITIONS = """
@@ -62,7 +64,7 @@ class PostgresShardStore:
                     after,
                     PAGE,
                 )
-            loaded += [rows.engine_rule(row) for row in found]
+            loaded += [rule for _, rule in _readable(found)]
             if len(found) < PAGE:
                 return loaded
             after = found[-1]["id"]
@@ -78,9 +80,8 @@ class PostgresShardStore:
                 f"SELECT {rows.RULE_COLUMNS} FROM rules WHERE id = ANY ($1::text[])",  # noqa: S608 - fixed columns
                 list(rule_ids),
             )
-        return {
-            row["id"]: (row["home"], rows.engine_rule(row)) for row in found if row["state"] in ACTIVE_STATES
-        }
+        active = [row for row in found if row["state"] in ACTIVE_STATES]
+        return {rule.id: (home, rule) for home, rule in _readable(active)}
 
     async def changed_since(self, since: datetime) -> list[str]:
         """Ids of rules that changed after `since`, at most so many that a resync stays bounded."""
@@ -127,3 +128,12 @@ class PostgresShardStore:
                     [orjson.dumps(rule.runtime.as_json()).decode() for rule in ordered],
                     [rule.state for rule in ordered],
                 )
+
+
+def _readable(found: Iterable[Mapping[str, Any]]) -> Iterator[tuple[str, Rule]]:
+    """(home, rule) of each row. One that cannot be read, by a release that knows less, is told and left out alone."""
+    for row in found:
+        try:
+            yield row["home"], rows.engine_rule(row)
+        except ValueError as error:
+            log.error("rule cannot be read", rule=row["id"], error=str(error))  # noqa: TRY400 - no trace is needed

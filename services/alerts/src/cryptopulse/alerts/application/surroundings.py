@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import Final, Protocol
 
 from cryptopulse.alerts.application.evaluate import AbandonedError, ShardEvaluation
@@ -62,16 +62,22 @@ class Surroundings:
         while True:
             beat()
             for evaluation in self._evaluations():
-                try:
-                    await self._foreign(evaluation)
-                    if evaluation.is_home("*"):
-                        await self._watch(evaluation)
-                        await self._look_for_listings(evaluation)
-                except AbandonedError:
-                    continue
-                except Retryable as error:
-                    log.warning("surroundings of a shard are away", shard=evaluation.shard, error=str(error))
+                looks = [self._foreign]
+                if evaluation.is_home("*"):
+                    looks += [self._watch, self._look_for_listings]
+                for look in looks:
+                    await self._look(look, evaluation)
             await asyncio.sleep(EVERY_SECONDS)
+
+    async def _look(
+        self, look: Callable[[ShardEvaluation], Awaitable[None]], evaluation: ShardEvaluation
+    ) -> None:
+        try:
+            await look(evaluation)
+        except AbandonedError:
+            return
+        except Retryable as error:
+            log.warning("surroundings of a shard are away", shard=evaluation.shard, error=str(error))
 
     async def _foreign(self, evaluation: ShardEvaluation) -> None:
         for metric in evaluation.engine.foreign():

@@ -41,7 +41,8 @@ class RuleDefinition(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
-    symbol: str | None
+    symbol: str | None = None
+    """None for rules on no market: portfolios and new listings."""
     source: str = CONSOLIDATED
     condition: Condition
     trigger: Trigger = "once"
