@@ -1,7 +1,6 @@
 """Preview of a rule over HTTP: when it would have fired over 90 days of stored minutes (129,600 candles), through the gateway.
 
-The minutes lie in Postgres as the indicators service keeps them, with their hours; the price swings so that thresholds are
-crossed on many days. Each request is another rule, so that nothing is remembered from the one before.
+The minutes lie in Postgres as the indicators service keeps them, with the longer bars; the price walks as bitcoin does. Each request is another rule, so that nothing is remembered from the one before.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from typing import Any, Final
 
 import asyncpg
 
-from cryptopulse.common.contracts.intervals import DAY_MS, MINUTE_MS, open_time
+from cryptopulse.common.contracts.intervals import DAY_MS, MINUTE_MS, length_ms, open_time
 from tools.bench.backends import fresh_backends
 from tools.bench.measure import Row, percentile, sized
 from tools.harness.system import System
@@ -31,29 +30,31 @@ SETTINGS: Final = {
 }
 MINUTES: Final = """
 INSERT INTO market.candles
-SELECT $1::int, '1m', t, p, p + 20, p - 20, p + 5, 12.5, p * 12.5, 100, 6, t, t + 99, true, 0, 0, 1, false
-FROM (SELECT t, round((60000 + 5000 * sin(t / 8.64e7) + 300 * sin(t / 7e5))::numeric, 2) AS p
+SELECT $1::int, '1m', t, p, round(p * 1.0003, 2), round(p * 0.9997, 2), p, 12.5, p * 12.5, 100, 6, t, t + 99, true, 0, 0, 1, false
+FROM (SELECT t, round((60000 * exp(sum(0.0006 * sqrt(-2 * ln(1 - random())) * cos(2 * pi() * random())) OVER (ORDER BY t)))::numeric, 2) AS p
       FROM generate_series($2::bigint, $3::bigint, 60000) AS t) AS made
 ON CONFLICT DO NOTHING
 """
-HOURS: Final = """
+"""A walk of 0.06 % a minute, 43 % a year: as lively as bitcoin."""
+LONGER: Final = """
 INSERT INTO market.candles
-SELECT $1::int, '1h', hour, (array_agg(open ORDER BY open_time))[1], max(high), min(low),
+SELECT $1::int, $4, bar, (array_agg(open ORDER BY open_time))[1], max(high), min(low),
        (array_agg(close ORDER BY open_time DESC))[1], sum(volume), sum(quote_volume), sum(trades), sum(taker_buy_volume),
        min(first_id), max(last_id), true, 0, 0, 1, false
-FROM (SELECT *, open_time / 3600000 * 3600000 AS hour FROM market.candles
+FROM (SELECT *, open_time / $5 * $5 AS bar FROM market.candles
       WHERE series_id = $1 AND bar_interval = '1m' AND open_time >= $2 AND open_time < $3) AS minutes
-GROUP BY hour ON CONFLICT DO NOTHING
+GROUP BY bar ON CONFLICT DO NOTHING
 """
 KINDS: Final[dict[str, list[dict[str, Any]]]] = {
     "price cross": [
         {"type": "price_cross", "value": str(56_000 + 700 * number)} for number in range(REQUESTS)
     ],
-    "change of 1 % in 15 minutes": [
-        {"type": "pct_change", "pct": f"{1 + number / 100}", "window": "15m"} for number in range(REQUESTS)
+    "change of 0.8 % in 15 minutes": [
+        {"type": "pct_change", "pct": f"{0.8 + number / 100:.2f}", "window": "15m"}
+        for number in range(REQUESTS)
     ],
     "trailing from the high": [
-        {"type": "trailing", "pct": f"{2 + number / 10}", "from": "high"} for number in range(REQUESTS)
+        {"type": "trailing", "pct": f"{2 + number / 10:.1f}", "from": "high"} for number in range(REQUESTS)
     ],
 }
 
@@ -73,7 +74,7 @@ async def run() -> list[Row]:
 
 
 async def _fill(url: str) -> None:
-    """The minutes of the last days, and their hours."""
+    """The minutes of the last days, and the longer bars of them."""
     now = int(time.time() * 1000)
     end = open_time(now, "1m")
     start = open_time(now - (DAYS + 1) * DAY_MS, "1d")
@@ -85,10 +86,15 @@ async def _fill(url: str) -> None:
         series = await connection.fetchval(
             "SELECT id FROM market.series WHERE symbol = $1 AND source = 'binance'", SYMBOL
         )
+        for at in (start, end):
+            await connection.execute("SELECT market.ensure_candle_partition('15m', $1)", at)
         for day in range(start, end, DAY_MS):
             await connection.execute("SELECT market.ensure_candle_partition('1m', $1)", day)
+        await connection.execute("SELECT setseed(0.4)")
         await connection.execute(MINUTES, series, start, end - MINUTE_MS)
-        await connection.execute(HOURS, series, start, open_time(now, "1h"))
+        for interval in ("15m", "1h"):
+            until, length = open_time(now, interval), length_ms(interval)
+            await connection.execute(LONGER, series, start, until, interval, length)
         await connection.execute("ANALYZE market.candles")
     finally:
         await connection.close()

@@ -10,7 +10,8 @@ from typing import Final
 from cryptopulse.alerts.application.manage_rules import RuleManager
 from cryptopulse.alerts.application.ports import CandleReader
 from cryptopulse.alerts.domain.definition import RuleDefinition, source_of_leaf, symbol_of_leaf
-from cryptopulse.alerts.domain.dry_run import dry_run, hours_to_refine
+from cryptopulse.alerts.domain.dry_run import dry_run
+from cryptopulse.alerts.domain.refine import bars_to_refine, coarse_interval
 from cryptopulse.common.clock import Clock
 from cryptopulse.common.contracts.candles import Candle
 from cryptopulse.common.contracts.http.alert_conditions import (
@@ -33,7 +34,9 @@ from cryptopulse.common.errors import FieldError, Invalid
 SHOWN: Final = 200
 CONCURRENT: Final = 1
 READS: Final = 4
-MAX_REFINED: Final = 400
+MOST_REFINED_MS: Final = 400 * HOUR_MS
+NEAR_MS: Final = 2 * HOUR_MS
+"""A gap this short is read along: its minutes cost less than a request of their own."""
 
 
 class Preview:
@@ -100,20 +103,21 @@ class Preview:
     ) -> tuple[list[Candle], int]:
         """The bars to walk, oldest first, and how many there would be without holes.
 
-        Minutes are read only for the hours in which something may be crossed, where that is enough.
+        Minutes are read only around the longer bars in which something may be crossed, where that is enough.
         """
-        if interval == "1m":
-            start, end = open_time(from_ms, "1h"), open_time(to_ms, "1h")
-            hours = await self._candles.candles(symbol, source, "1h", start, end)
-            wanted = hours_to_refine(definition, hours)
-            if wanted is not None and len(hours) == (end - start) // HOUR_MS and len(wanted) <= MAX_REFINED:
-                refined = {hour.open_time for hour in wanted}
-                spans = [*_spans(sorted(refined)), (end, to_ms)]
+        coarse = coarse_interval(definition) if interval == "1m" else None
+        if coarse is not None:
+            step = length_ms(coarse)
+            start, end = open_time(from_ms, coarse), open_time(to_ms, coarse)
+            bars = await self._candles.candles(symbol, source, coarse, start, end)
+            wanted = bars_to_refine(definition, bars)
+            if len(bars) == (end - start) // step and len(wanted) * step <= MOST_REFINED_MS:
+                spans = [*_spans([bar.open_time for bar in wanted], step), (end, to_ms)]
                 parts = await self._read(symbol, source, spans)
-                kept = [hour for hour in hours if hour.open_time not in refined]
-                bars = sorted([*kept, *parts], key=lambda candle: candle.open_time)
+                inside = {at for since, until in spans for at in range(since, until, step)}
+                kept = [bar for bar in bars if bar.open_time not in inside]
                 minutes = sum(until - since for since, until in spans) // MINUTE_MS
-                return bars, len(kept) + minutes
+                return sorted([*kept, *parts], key=lambda candle: candle.open_time), len(kept) + minutes
         candles = await self._candles.candles(symbol, source, interval, from_ms, to_ms)
         return candles, (to_ms - from_ms) // length_ms(interval)
 
@@ -128,14 +132,15 @@ class Preview:
         return [candle for part in parts for candle in part]
 
 
-def _spans(hours: list[int]) -> list[tuple[int, int]]:
-    """Neighbouring hours joined, at most sixteen: one page of minutes each."""
+def _spans(starts: list[int], step: int) -> list[tuple[int, int]]:
+    """Bars of `step` that lie near each other joined, at most sixteen hours: one page of minutes each."""
     spans: list[tuple[int, int]] = []
-    for hour in hours:
-        if spans and spans[-1][1] == hour and hour - spans[-1][0] < 16 * HOUR_MS:
-            spans[-1] = (spans[-1][0], hour + HOUR_MS)
+    for start in starts:
+        until = start + step
+        if spans and start - spans[-1][1] <= NEAR_MS and until - spans[-1][0] <= 16 * HOUR_MS:
+            spans[-1] = (spans[-1][0], until)
         else:
-            spans.append((hour, hour + HOUR_MS))
+            spans.append((start, until))
     return spans
 
 

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from decimal import Decimal
 
 from cryptopulse.alerts.domain.definition import RuleDefinition
 from cryptopulse.alerts.domain.evaluation import ShardEngine
 from cryptopulse.alerts.domain.rules import Rule
-from cryptopulse.alerts.domain.wiring import LeafView
 from cryptopulse.common.contracts.candles import Candle
-from cryptopulse.common.contracts.http.alert_conditions import PriceRange, PriceThreshold
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,27 +45,4 @@ def dry_run(definition: RuleDefinition, candles: Iterable[Candle], user_id: str 
         ]
         if rule.is_over:
             break
-    return found
-
-
-def hours_to_refine(definition: RuleDefinition, hours: Sequence[Candle]) -> list[Candle] | None:
-    """The hours in which something may be crossed; in all others a bar of an hour tells what its minutes would.
-
-    None when hours cannot stand for minutes: conditions that need more than fixed thresholds on the price.
-    """
-    if definition.for_seconds or definition.trigger == "once_per_bar_close":
-        return None
-    levels: list[Decimal] = []
-    for leaf in definition.leaves:
-        if not isinstance(leaf, (PriceThreshold, PriceRange)):
-            return None
-        wires = LeafView(leaf, definition, "").wires(track=True)
-        levels += [wire.threshold for wire in wires if isinstance(wire.threshold, Decimal)]
-    found = []
-    before: Decimal | None = None
-    for hour in hours:
-        low, high = min(hour.low, before or hour.low), max(hour.high, before or hour.high)
-        if any(low <= level <= high for level in levels):
-            found.append(hour)
-        before = hour.close
     return found
