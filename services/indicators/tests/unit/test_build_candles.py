@@ -120,6 +120,18 @@ def test_quiet_minutes_close_flat_by_the_venues_clock_while_the_feed_lives() -> 
     assert (late.revision, late.open, late.close, late.trades) == (1, Decimal(99), Decimal(99), 1)
 
 
+def test_trades_that_never_came_put_the_minutes_before_them_in_doubt() -> None:
+    market = a_market()
+    market.on_batch(a_batch([a_trade(1, 0), a_trade(2, MINUTE_US)], clock_offset_us=0))
+    market.state.heard_us["binance"] = START_US + 3 * MINUTE_US + 2_500_000
+    market.close_by_clock(START_US + 3 * MINUTE_US + 2_500_000)
+    assert [(bar.trades, bar.complete) for bar in minutes_of(market)[1:]] == [(1, True), (0, True)]
+    # 3 to 8 were lost on their way: of the second minute, of the quiet one, or of the one that they end.
+    market.on_batch(a_batch([a_trade(9, 3 * MINUTE_US), a_trade(10, 4 * MINUTE_US)]))
+    newest = {bar.open_time - START_US // 1000: (bar.revision, bar.complete) for bar in minutes_of(market)}
+    assert newest == {0: (0, False), 60_000: (1, False), 120_000: (1, False), 180_000: (0, False)}
+
+
 def test_a_dead_feed_leaves_a_hole_not_flat_minutes() -> None:
     market = a_market()
     market.on_batch(a_batch([a_trade(1, 0), a_trade(2, MINUTE_US)]))

@@ -244,6 +244,7 @@ def correct_part(longer: Bar, old: Bar | None, new: Bar) -> None:
         longer.taker_buy_volume, EXACT.subtract(new.taker_buy_volume, old.taker_buy_volume if old else ZERO)
     )
     longer.trades += new.trades - (old.trades if old else 0)
+    longer.complete = longer.complete and new.complete
     if old is None:
         longer.parts += 1
 

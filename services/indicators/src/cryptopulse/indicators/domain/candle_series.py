@@ -103,13 +103,35 @@ class CandleSeries(msgspec.Struct, array_like=True):
         while self.minutes and self.minutes[0].open_time + MINUTE_MS <= limit_ms:
             bar = self.minutes.pop(0)
             proven = self.next_id is not None and bar.first_id == self.next_id
-            self._fill(bar.open_time, events, fill=proven or fill_quiet)
+            if not proven:
+                events += self._doubt(bar)
+            self._fill(bar.open_time, events, fill=proven or (fill_quiet and not self._misses(bar)))
             self._judge(bar)
             self._close_minute(bar, events)
         end = min(limit_ms, self.minutes[0].open_time) if self.minutes else limit_ms
         if fill_quiet:
             self._fill(end - end % MINUTE_MS, events, fill=True)
         self._close_longer(end, events)
+        return events
+
+    def _misses(self, bar: Bar) -> bool:
+        """True when trade ids are missing before this bar."""
+        return self.dense_ids and None not in (self.next_id, bar.first_id) and bar.first_id > self.next_id  # type: ignore[operator]  # not None
+
+    def _doubt(self, bar: Bar) -> list[Closed | TooLate]:
+        """Trades are missing before `bar`: they may belong to the minutes before it, back to the last that had any."""
+        if not self._misses(bar):
+            return []
+        events: list[Closed | TooLate] = []
+        kept = self.kept.get("1m", [])
+        for index in range(len(kept) - 1, -1, -1):
+            old = kept[index]
+            if old.complete:
+                new = msgspec.structs.replace(old, complete=False, revision=old.revision + 1)
+                kept[index] = new
+                events += [Closed("1m", new), *self._correct_longer(old, new)]
+            if old.trades:
+                break
         return events
 
     def _fill(self, until: int, events: list[Closed | TooLate], *, fill: bool) -> None:
