@@ -41,6 +41,7 @@ _TO_COME = {
     "DATABASE_URL": "postgresql://127.0.0.1/cryptopulse",
 }
 
+_PUBLIC_URL = "CRYPTOPULSE_GATEWAY_PUBLIC_URL"
 _LOOPBACK_WEBHOOKS = "CRYPTOPULSE_ALERTS_WEBHOOKS_ALLOW_INSECURE"
 
 
@@ -135,6 +136,7 @@ class Stack:
         }
         # A laptop's receivers listen on loopback without TLS; containers keep the guard closed.
         values.setdefault(_LOOPBACK_WEBHOOKS, environ.get(_LOOPBACK_WEBHOOKS, "true"))
+        values.setdefault(_PUBLIC_URL, environ.get(_PUBLIC_URL, f"http://localhost:{self._config.port}"))
         logs = self._folder / "log"
         venue_ports: list[int] = []
         if is_simulated:

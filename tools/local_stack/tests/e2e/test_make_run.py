@@ -142,6 +142,7 @@ def test_prices_come_a_killed_service_returns_and_nothing_is_left(start: Callabl
     price = run.get("/prices/BTC")
     assert price["simulated"] is True
     assert (run.folder / "env").stat().st_mode & 0o777 == 0o600
+    assert f"CRYPTOPULSE_GATEWAY_PUBLIC_URL=http://localhost:{run.port}\n" in (run.folder / "env").read_text()
 
     before = run.pids()
     assert set(before) == {*SERVICES, "simulator", "epmd", "rabbitmq", "redis", "postgres"}
