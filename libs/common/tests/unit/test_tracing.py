@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import socket
+import threading
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import ClassVar
 
 import pytest
 from opentelemetry import trace
@@ -113,13 +117,46 @@ def test_without_an_address_tracing_stays_off() -> None:
     assert not tracing.is_on()
 
 
-def test_a_missing_exporter_package_leaves_tracing_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    import sys
+class Collector(BaseHTTPRequestHandler):
+    """Notes the paths and sizes of what it gets."""
 
-    monkeypatch.setitem(sys.modules, "opentelemetry.exporter.otlp.proto.http.trace_exporter", None)
+    got: ClassVar[list[tuple[str, int]]] = []
 
-    assert tracing.configure("alerts", "1", endpoint="http://collector:4318") is False
+    def do_POST(self) -> None:
+        """An export."""
+        body = self.rfile.read(int(self.headers["content-length"]))
+        self.got.append((self.path, len(body)))
+        self.send_response(200)
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        """Nothing is said."""
+
+
+def test_spans_reach_a_collector_over_http() -> None:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Collector) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        endpoint = f"http://127.0.0.1:{server.server_address[1]}/"
+        assert tracing.configure("alerts", "1", endpoint=endpoint, sample_ratio=1.0)
+        with tracing.server_span("GET", PARENT):
+            pass
+        tracing.shutdown()
+        server.shutdown()
+    ((path, size),) = Collector.got
+    assert path == "/v1/traces"
+    assert size > 100
+
+
+def test_a_collector_that_is_away_costs_the_spans_only(caplog: pytest.LogCaptureFixture) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    assert tracing.configure("alerts", "1", endpoint=f"http://127.0.0.1:{port}", sample_ratio=1.0)
+    for _ in range(3_000):  # more than the queue holds
+        with tracing.server_span("GET", PARENT):
+            pass
+    tracing.shutdown(timeout_seconds=0.5)
     assert not tracing.is_on()
+    caplog.clear()
 
 
 def test_a_tracer_that_was_taken_early_records_while_tracing_is_on() -> None:

@@ -5,6 +5,7 @@ Without a collector nothing is recorded and nothing is sent; the context of a ca
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Final, Literal
@@ -26,8 +27,6 @@ from opentelemetry.trace import Link, Span, SpanKind, Status, StatusCode
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from opentelemetry.util.types import Attributes
 
-from cryptopulse.common.telemetry.logging import get_logger
-
 TRACEPARENT: Final = "traceparent"
 Kind = Literal["internal", "producer", "consumer", "client", "server"]
 
@@ -42,7 +41,6 @@ _ALWAYS: Final = "cryptopulse.always"
 _ALWAYS_EXCHANGES: Final = frozenset({"alerts.events", "portfolio.events"})
 """What people wait for is traced fully; ticks and requests lightly."""
 _PROPAGATOR: Final = TraceContextTextMapPropagator()
-log = get_logger(__name__)
 
 
 class _Tracing(trace.TracerProvider):
@@ -98,22 +96,14 @@ _tracing: Final = _Tracing()
 def configure(service: str, version: str, *, endpoint: str | None = None, sample_ratio: float = 0.05) -> bool:
     """Send spans to an OTLP collector at `endpoint`; None leaves tracing off. Returns whether it is on.
 
-    The exporter is an optional package: where it is missing the service says so once and goes on without. A collector
-    that is away costs dropped spans only. Roots are sampled by `sample_ratio`; a caller's wish to record is followed.
+    A collector that is away costs dropped spans only. Roots are sampled by `sample_ratio`; a caller's wish to record is
+    followed.
     """
     if endpoint is None:
         return False
-    try:
-        from opentelemetry.exporter.otlp.proto.http.trace_exporter import (  # type: ignore[import-not-found,unused-ignore] # optional package
-            OTLPSpanExporter,
-        )
-    except ImportError:
-        log.warning(
-            "traces are off: the exporter is not installed",
-            endpoint=endpoint,
-            fix="install opentelemetry-exporter-otlp-proto-http",
-        )
-        return False
+    # Here, since it brings an HTTP stack of its own that a service without traces need not load.
+    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+
     exporter = OTLPSpanExporter(endpoint=f"{endpoint.rstrip('/')}/v1/traces", timeout=5)
     _tracing.use(
         _provider(service, version, BatchSpanProcessor(exporter, max_queue_size=2048), ratio=sample_ratio)
@@ -133,8 +123,10 @@ def shutdown(timeout_seconds: float = 3.0) -> None:
     provider = _tracing.provider
     _tracing.use(None)
     if provider is not None:
-        provider.force_flush(round(timeout_seconds * 1000))
-        provider.shutdown()
+        # A thread of its own: the exporter tries a collector that is away again and again, whatever timeout it is given.
+        last = threading.Thread(target=provider.shutdown, daemon=True)
+        last.start()
+        last.join(timeout_seconds)
 
 
 def _provider(service: str, version: str, processor: SpanProcessor, *, ratio: float) -> TracerProvider:
