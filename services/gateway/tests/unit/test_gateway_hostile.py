@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import orjson
 import pytest
 import websockets
+
+from cryptopulse.gateway.domain import seed
 
 
 @pytest.mark.parametrize(
@@ -53,3 +56,29 @@ async def test_a_line_break_in_a_request_id_reaches_no_log(gateway: Any) -> None
     for bad in ("abcdefgh%0d%0aforged", "a" * 65, "abcdefgh ijkl", "<script>alert</script>"):
         answer = await gateway.http.get("/v1/time", headers={"X-Request-Id": bad})
         assert answer.headers["x-request-id"] != bad
+
+
+@pytest.mark.parametrize(
+    "member", [f'"ts":{10**30}', f'"id":{-(10**30)}', f'"id":"{"x" * 37}"'], ids=["ts", "id", "long id"]
+)
+async def test_what_cannot_be_written_back_is_refused_and_the_socket_lives(
+    gateway: Any, listen: Any, member: str
+) -> None:
+    async with gateway.ws() as ws:
+        await ws.send(f'{{"op":"ping",{member}}}')
+        assert (await listen(ws, "error"))["code"]
+        await ws.send('{"op":"ping","ts":1}')
+        assert (await listen(ws, "pong"))["ts"] == 1
+
+
+async def test_a_seeds_ping_that_is_too_deep_is_answered_without_it(gateway: Any) -> None:
+    async with gateway.ws("/ws/crypto/") as ws:
+        await ws.send('{"type":"ping","timestamp":' + "[" * 400 + "]" * 400 + "}")
+        while (answer := orjson.loads(await ws.recv()))["type"] != "pong":
+            pass
+        assert answer["timestamp"] is None
+
+
+def test_a_number_beyond_all_bounds_is_bad_json_on_the_seeds_paths() -> None:
+    with pytest.raises(seed.SeedRefusedError):
+        seed.read_body(b'{"amount": 1e99999999999999999999}')

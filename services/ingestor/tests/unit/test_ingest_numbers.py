@@ -68,7 +68,16 @@ def test_rfc3339_of_any_fraction_is_read(text: str, us: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "yesterday", "1999-01-01T00:00:00Z", "2021-04-17T16:43:29.5x", "2500-01-01T00:00:00Z"]
+    "text",
+    [
+        "",
+        "yesterday",
+        "1999-01-01T00:00:00Z",
+        "2021-04-17T16:43:29.5x",
+        "2021-04-17T16:43:29.²Z",
+        "0001-01-01T00:00:00+23:59",
+        "2500-01-01T00:00:00Z",
+    ],
 )
 def test_other_times_are_refused(text: str) -> None:
     with pytest.raises(ValueRefusedError):

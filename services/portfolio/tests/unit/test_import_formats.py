@@ -11,7 +11,7 @@ import pytest
 
 from cryptopulse.common.errors import Invalid
 from cryptopulse.portfolio.application.imports.formats import read_file
-from cryptopulse.portfolio.application.imports.reading import Options, amount, decoded, time_us
+from cryptopulse.portfolio.application.imports.reading import Options, RowError, amount, decoded, time_us
 
 D = Decimal
 
@@ -269,6 +269,12 @@ def test_another_format_than_the_wanted_one_is_said() -> None:
 )
 def test_amounts_as_files_print_them(text: str, value: str) -> None:
     assert amount(text) == D(value)
+
+
+@pytest.mark.parametrize("text", ["0001-01-01T00:00:00+23:59", "9999-12-31T23:59:59-23:59"])
+def test_a_time_at_the_edge_of_all_times_is_an_error_of_its_row(text: str) -> None:
+    with pytest.raises(RowError):
+        time_us(text)
 
 
 def test_a_time_without_a_zone_takes_the_given_offset() -> None:

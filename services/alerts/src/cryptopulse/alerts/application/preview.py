@@ -118,15 +118,18 @@ class Preview:
                 kept = [bar for bar in bars if bar.open_time not in inside]
                 minutes = sum(until - since for since, until in spans) // MINUTE_MS
                 return sorted([*kept, *parts], key=lambda candle: candle.open_time), len(kept) + minutes
-        candles = await self._candles.candles(symbol, source, interval, from_ms, to_ms)
-        return candles, (to_ms - from_ms) // length_ms(interval)
+        step = 16 * length_ms(interval) * 60  # a page of 960 bars
+        spans = [(at, min(at + step, to_ms)) for at in range(from_ms, to_ms, step)]
+        return await self._read(symbol, source, spans, interval), (to_ms - from_ms) // length_ms(interval)
 
-    async def _read(self, symbol: str, source: str, spans: list[tuple[int, int]]) -> list[Candle]:
+    async def _read(
+        self, symbol: str, source: str, spans: list[tuple[int, int]], interval: str = "1m"
+    ) -> list[Candle]:
         room = asyncio.Semaphore(READS)
 
         async def read(since: int, until: int) -> list[Candle]:
             async with room:
-                return await self._candles.candles(symbol, source, "1m", since, until)
+                return await self._candles.candles(symbol, source, interval, since, until)
 
         parts = await asyncio.gather(*(read(since, until) for since, until in spans if since < until))
         return [candle for part in parts for candle in part]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import msgspec
 import orjson
@@ -23,7 +23,9 @@ CLOSE_BAD_PROTOCOL: Final = 4501
 CLOSE_CONNECTIONS: Final = 4504
 CLOSE_FORBIDDEN: Final = 4507
 
-Id = str | int | None
+Whole = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
+"""What can be written back: 64 bits."""
+Id = Annotated[str, msgspec.Meta(max_length=36)] | Whole | None
 
 
 class Position(msgspec.Struct, frozen=True):
@@ -68,7 +70,7 @@ class Ping(msgspec.Struct, frozen=True, tag_field="op", tag="ping"):
     """Answered by a pong with the same `ts`."""
 
     id: Id = None
-    ts: int | float | str | None = None
+    ts: Whole | float | Annotated[str, msgspec.Meta(max_length=64)] | None = None
 
 
 class Auth(msgspec.Struct, frozen=True, tag_field="op", tag="auth"):

@@ -26,7 +26,7 @@ def read_body(body: bytes) -> dict[str, Any]:
     """A JSON object whose numbers are decimals. Raises `SeedRefusedError`."""
     try:
         found = json.loads(body or b"{}", parse_float=Decimal, parse_int=Decimal, parse_constant=_refuse)
-    except (ValueError, RecursionError) as error:
+    except (ValueError, ArithmeticError, RecursionError) as error:
         raise SeedRefusedError("Invalid JSON") from error
     if not isinstance(found, dict):
         raise SeedRefusedError("Invalid JSON: an object is expected")

@@ -71,7 +71,8 @@ class SeedStream:
     def _answer(self, connection: Connection, message: dict[str, Any]) -> None:
         kind = message.get("type") or message.get("action")
         if kind == "ping":
-            _say(connection, {"type": "pong", "timestamp": message.get("timestamp")})
+            at = message.get("timestamp")  # a plain value comes back as it is
+            _say(connection, {"type": "pong", "timestamp": at if isinstance(at, str | int | float) else None})
             return
         if kind not in {"subscribe", "unsubscribe"}:
             raise SeedMessageError(f"Unknown message type: {str(kind)[:40]}")

@@ -31,9 +31,10 @@ def from_rfc3339(text: str) -> int:
         seconds = _seconds_of(head if tail else head.removesuffix("Z"))
         digits, rest = _digits(tail)
         offset = _offset_us(rest)
-    except ValueError as error:
+        fraction = int(digits[:6].ljust(6, "0") or 0)
+    except (ValueError, OverflowError) as error:
         raise ValueRefusedError(f"{text!r:.40} is no RFC 3339 time") from error
-    us = seconds * 1_000_000 + int(digits[:6].ljust(6, "0") or 0) - offset
+    us = seconds * 1_000_000 + fraction - offset
     if FIRST_US <= us < LAST_US:
         return us
     raise ValueRefusedError(f"{text!r:.40} is no time between 2010 and 2100")

@@ -188,8 +188,11 @@ def time_us(text: str, offset: timedelta = timedelta(0)) -> int:
             continue
     if parsed is None:
         raise RowError(f"{text!r:.40} is not a time")
-    aware = parsed if parsed.tzinfo else (parsed - offset).replace(tzinfo=UTC)
-    aware = aware.astimezone(UTC)
+    try:
+        aware = parsed if parsed.tzinfo else (parsed - offset).replace(tzinfo=UTC)
+        aware = aware.astimezone(UTC)
+    except OverflowError as error:
+        raise RowError(f"{text!r:.40} is not between the years 2000 and 2100") from error
     if not 2000 <= aware.year < 2100:
         raise RowError(f"{text!r:.40} is not between the years 2000 and 2100")
     return int(aware.replace(microsecond=0).timestamp()) * 1_000_000 + aware.microsecond

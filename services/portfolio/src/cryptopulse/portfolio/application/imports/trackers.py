@@ -181,7 +181,7 @@ def ghostfolio(text: str, options: Options) -> Iterator[Outcome]:
     """`{"activities": [...]}`; amounts are JSON numbers there and are read without a float between."""
     try:
         data = json.loads(text, parse_float=Decimal, parse_int=Decimal)
-    except (ValueError, RecursionError) as error:
+    except (ValueError, ArithmeticError, RecursionError) as error:
         raise Invalid(f"The file is not valid JSON: {error}.", code="malformed-json") from error
     activities = data.get("activities") if isinstance(data, dict) else None
     if not isinstance(activities, list) or len(activities) > MAX_ROWS:
