@@ -54,7 +54,7 @@ async def test_trades_resume_whole_or_say_no(gateway: Any, listen: Any) -> None:
         assert [(await listen(ws, "update"))["data"]["id"] for _ in range(3)] == [3, 4, 5]
         trade(6)
         assert (await listen(ws, "update"))["data"]["id"] == 6
-    for number in range(7, 400):
+    for number in range(7, 2_010):
         trade(number)
     async with gateway.ws() as ws:
         await say(ws, op="subscribe", channels=[{**channel, "resume": {"BTC-USDT": where}}])
@@ -332,18 +332,110 @@ async def test_what_nobody_wants_is_forgotten(gateway: Any, listen: Any) -> None
     assert gateway.hub.singles == {}
 
 
+async def test_a_closed_bar_that_a_cold_replica_reads_is_not_told_again(gateway: Any, listen: Any) -> None:
+    gateway.prices.positions["candles", "BTC-USD", "consolidated", "1m"] = (7, 12)
+    gateway.prices.bars.append(a_candle("BTC-USD", open_time=12 * MINUTE_MS))
+    asked = {"ch": "candles:1m", "symbols": ["BTC-USD"]}
+    async with gateway.ws() as ws:
+        resume = {"BTC-USD": {"epoch": "7", "offset": 12}}
+        await say(ws, op="subscribe", channels=[{**asked, "resume": resume}])
+        assert (await listen(ws, "ack"))["subscribed"][0]["recovered"] is True
+        publish(gateway, "candles:1m", 13, 13)
+        assert (await listen(ws))["offset"] == 13
+
+
+@pytest.mark.parametrize("channel", [name for name in NUMBER if name != "trades"])
+async def test_a_series_that_never_spoke_is_resumed_from_its_beginning(
+    gateway: Any, other: Any, listen: Any, channel: str
+) -> None:
+    """Nothing was heard yet: on every replica that is the same place."""
+    asked = {"ch": channel, "symbols": ["BTC-USD"], "every_ms": 0}
+    async with gateway.ws() as ws:
+        await say(ws, op="subscribe", channels=[asked])
+        entry = (await listen(ws, "ack"))["subscribed"][0]
+    where = {"BTC-USD": {"epoch": entry["epoch"], "offset": entry["offset"]}}
+    for replica in (other, gateway):
+        async with replica.ws() as ws:
+            await say(ws, op="subscribe", channels=[{**asked, "resume": where}])
+            assert (await listen(ws, "ack"))["subscribed"][0]["recovered"] is True
+        publish(replica, channel, 1, 2)
+        async with replica.ws() as ws:
+            await say(ws, op="subscribe", channels=[{**asked, "resume": where}])
+            assert (await listen(ws, "ack"))["subscribed"][0]["recovered"] is True
+            assert [(await listen(ws, "update"))["offset"] for _ in range(2)] == [1, 2]
+
+
+async def test_a_place_learned_later_moves_the_stream_with_its_ring(gateway: Any, listen: Any) -> None:
+    asked = {"ch": "candles:1d", "symbols": ["BTC-USD"]}
+    async with gateway.ws() as ws:
+        await say(ws, op="subscribe", channels=[asked])
+        await listen(ws, "ack")
+    while gateway.hub.connections:
+        await asyncio.sleep(0.01)
+    gateway.prices.positions["candles", "BTC-USD", "consolidated", "1d"] = (7, 12)
+    async with gateway.ws() as ws:
+        resume = {"BTC-USD": {"epoch": "7", "offset": 12}}
+        await say(ws, op="subscribe", channels=[{**asked, "resume": resume}])
+        entry = (await listen(ws, "ack"))["subscribed"][0]
+        assert (entry["recovered"], entry["epoch"], entry["offset"]) == (True, "7", 12)
+
+
+async def test_a_place_ahead_of_the_bus_hides_no_message_from_who_listens(gateway: Any, listen: Any) -> None:
+    """The producer writes its place when the message is confirmed: it may still be on its way to this replica."""
+    asked = {"ch": "candles:1m", "symbols": ["BTC-USD"]}
+    async with gateway.ws() as first:
+        await say(first, op="subscribe", channels=[asked])
+        await listen(first, "ack")
+        gateway.prices.positions["candles", "BTC-USD", "consolidated", "1m"] = (7, 1)
+        async with gateway.ws() as second:
+            await say(second, op="subscribe", channels=[asked])
+            await listen(second, "ack")
+            publish(gateway, "candles:1m", 1, 1)
+            assert [(await listen(ws))["offset"] for ws in (first, second)] == [1, 1]
+
+
+async def test_nobody_resumes_over_a_time_in_which_trades_were_not_followed(
+    gateway: Any, listen: Any
+) -> None:
+    asked = {"ch": "trades", "symbols": ["BTC-USDT"]}
+    where = {"BTC-USDT": {"epoch": "7", "offset": 3}}
+    for told in (None, True, False):
+        async with gateway.ws() as ws:
+            await say(ws, op="subscribe", channels=[{**asked, "resume": where if told is not None else {}}])
+            entry = (await listen(ws, "ack"))["subscribed"][0]
+            if told is None:
+                gateway.distributor.ticks(a_batch(1, 3))
+            else:
+                assert entry["recovered"] is told
+        if told:
+            gateway.hub.tear("BTC-USDT")
+
+
 def test_a_ring_is_whole_or_says_no() -> None:
     ring = Ring()
     for offset in range(1, 11):
         assert ring.record(3, offset, offset * 1_000, offset)
-    assert ring.since(7) == [(8, 8), (9, 9), (10, 10)]
-    assert ring.since(10) == []
-    assert ring.since(11) is None
+    assert ring.since("3", 7) == [(8, 8), (9, 9), (10, 10)]
+    assert ring.since("3", 10) == []
+    assert ring.since("3", 11) is None
+    assert ring.since("2", 10) is None
+    assert ring.since("0", 0) == [(number, number) for number in range(1, 11)]
     assert not ring.record(3, 10, 11_000, 10)
     assert not ring.record(2, 99, 11_000, 99)
     assert ring.record(3, 11, 75_000, 11)
-    assert ring.since(7) is None
+    assert ring.since("3", 7) is None
     assert ring.record(3, 13, 76_000, 13)
-    assert ring.since(11) is None
+    assert ring.since("3", 11) is None
     assert ring.record(4, 1, 77_000, 1)
-    assert ring.since(0) == [(1, 1)]
+    assert ring.since("4", 0) == [(1, 1)]
+    assert ring.since("0", 0) is None, "what the epoch before said is not here"
+
+
+def test_a_ring_keeps_a_minute_of_a_slow_series_and_seconds_of_a_fast_one() -> None:
+    slow, fast, flood = Ring(), Ring(), Ring()
+    for offset in range(1, 121):
+        slow.record(1, offset, offset * 1_000, offset)
+    for offset in range(1, 6_001):
+        fast.record(1, offset, offset * 15, offset)
+        flood.record(1, offset, offset, offset)
+    assert [len(ring.items) for ring in (slow, fast, flood)] == [61, 1_334, 2_000]

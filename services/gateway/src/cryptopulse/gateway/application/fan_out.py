@@ -56,7 +56,7 @@ class Hub:
     def stream(
         self, key: Key, encode: Callable[[Any], bytes], *, conflated: bool, ring: Ring | None = None
     ) -> Stream:
-        """The stream of a key, made on first use: where its ring stands, else with an epoch of this process until a producer's comes."""
+        """The stream of a key, made on first use: where its ring stands; without one under an epoch of this process."""
         found = self._streams.get(key)
         if found is None:
             epoch = f"{self._replica}{secrets.token_hex(2)}"
@@ -72,29 +72,39 @@ class Hub:
         """What clients of a key resume from; several streams may share it."""
         found = self._rings.get(key)
         if found is None:
-            is_rare = key[0] == "signals"
-            found = self._rings[key] = Ring(SIGNALS_KEPT, SIGNALS_SECONDS) if is_rare else Ring()
+            if key[0] == "signals":
+                found = Ring(SIGNALS_KEPT, SIGNALS_SECONDS)
+            else:  # trades come only while somebody follows them: until the first one, some may have passed
+                found = Ring(is_torn=key[0] == "trades")
+            self._rings[key] = found
         return found
+
+    def stand_at(self, key: Key, epoch: int, offset: int) -> None:
+        """Where a sequence stands by its producer's word, unless it was heard or is listened to: then the bus tells."""
+        ring = self.ring(key)
+        sharing = [stream for stream in self._streams.values() if stream.ring is ring]
+        if ring.epoch or any(stream.has_members for stream in sharing):
+            return
+        ring.stand_at(epoch, offset, self._clock.now_ms())
+        for stream in sharing:
+            stream.stand()
 
     def load_signals(self, signals: Iterable[Signal]) -> None:
         """What was signalled before this process listened, oldest first; what came meanwhile goes behind it."""
-        heard = {key: ring for key, ring in self._rings.items() if key[0] == "signals"}
-        held = {key: [(ring.epoch, *item) for item in ring.items] for key, ring in heard.items()}
-        for ring in heard.values():
-            ring.epoch, ring.newest = 0, 0
-            ring.items.clear()
+        older: dict[Key, list[tuple[int, int, int, Any]]] = {}
+        now = self._clock.now_ms()
         for signal in signals:
             if signal.offset:
-                ring = self.ring(("signals", signal.symbol))
-                ring.record(signal.epoch, signal.offset, self._clock.now_ms(), signal)
-        for key, items in held.items():
-            for item in items:
-                self._rings[key].record(*item)
+                place = (signal.epoch, signal.offset, now, signal)
+                older.setdefault(("signals", signal.symbol), []).append(place)
+        for key, items in older.items():
+            self.ring(key).rebuild(items)
 
-    def tear(self) -> None:
-        """The bus was away: what passed meanwhile was not seen, so nobody resumes over it."""
-        for ring in self._rings.values():
-            ring.is_torn = True
+    def tear(self, symbol: str | None = None) -> None:
+        """The bus was away, or trades of `symbol` were not followed: what passed was not seen, so nobody resumes over it."""
+        for key, ring in self._rings.items():
+            if symbol is None or (key[0] == "trades" and key[1].partition("@")[0] == symbol):
+                ring.is_torn = True
 
     def find(self, key: Key) -> Stream | None:
         """The stream of a key, if it exists."""
@@ -169,7 +179,7 @@ class Hub:
 
     def publish_forming(self, stream: Stream, payload: Any) -> None:
         """Put a message on a stream that the next one replaces and that does not count."""
-        stream.replace(payload, self._clock.now_ms())
+        stream.replace(payload, self._clock.now_ms(), is_forming=not payload.closed)
         self.frames_written += stream.flush(0, replaceable=True)
         self._soon(stream)
 
@@ -227,20 +237,17 @@ class Hub:
         return entry, messages
 
     def _missed(self, stream: Stream, position: Position) -> list[bytes] | None:
-        if position.epoch != stream.epoch:
-            return None
         if stream.ring is None:
-            if position.offset > stream.offset:
+            if position.epoch != stream.epoch or position.offset > stream.offset:
                 return None
             if position.offset == stream.offset or stream.payload is None:
                 return []
             return [protocol.snapshot(stream.sid, stream.epoch, stream.offset, stream.data())]
-        missed = stream.ring.since(position.offset)
+        missed = stream.ring.since(position.epoch, position.offset)
         if missed is None:
             return None
         messages = [protocol.update(stream.sid, offset, stream.encode(payload)) for offset, payload in missed]
-        newest = stream.ring.items[-1][2] if stream.ring.items else None
-        if stream.payload is not None and stream.payload is not newest:
+        if stream.is_forming:
             messages.append(protocol.update(stream.sid, stream.offset, stream.data()))
         return messages
 

@@ -52,6 +52,7 @@ class Stream:
         "epoch",
         "flushed",
         "fresh",
+        "is_forming",
         "key",
         "members",
         "offset",
@@ -78,23 +79,31 @@ class Stream:
         self.encode = encode
         self.conflated = conflated
         self.ring = ring
-        is_placed = ring is not None and ring.epoch > 0
-        self.epoch = f"{ring.epoch:x}" if ring is not None and is_placed else epoch
-        self.offset = ring.newest if ring is not None and is_placed else 0
+        self.epoch = epoch
+        self.offset = 0
         self.payload: Any = None
+        self.is_forming = False
         self.version = 0
         self.at_ms = 0
         self.members: dict[int, dict[Member, None]] = {every: {} for every in CLASSES_MS}
-        self.flushed = dict.fromkeys(CLASSES_MS, self.offset)
+        self.flushed = dict.fromkeys(CLASSES_MS, 0)
         self.stale_since: int | None = None
         self.wanted_ms = 0
         self.fresh: dict[Member, tuple[Place, int]] = {}
         self._sent = dict.fromkeys(CLASSES_MS, 0)
-        self._told = dict.fromkeys(CLASSES_MS, self.epoch)
+        self._told = dict.fromkeys(CLASSES_MS, epoch)
         self._data = b""
         self._data_version = -1
+        self.stand()
         if ring is not None and ring.items:
             self.replace(ring.items[-1][2], ring.at_ms)
+
+    def stand(self) -> None:
+        """Take the place of the ring; only while nobody listens."""
+        if self.ring is not None:
+            self.epoch, self.offset = self.ring.epoch_text, self.ring.newest
+            self.flushed = dict.fromkeys(CLASSES_MS, self.offset)
+            self._told = dict.fromkeys(CLASSES_MS, self.epoch)
 
     def message(self, skipped: int, told_epoch: str) -> bytes:
         """The newest message for somebody who was told `told_epoch` last: a snapshot when another epoch has begun."""
@@ -121,10 +130,11 @@ class Stream:
         self.replace(payload, at_ms)
         return True
 
-    def replace(self, payload: Any, at_ms: int) -> None:
-        """Take what a newer message will stand for: it does not count."""
+    def replace(self, payload: Any, at_ms: int, *, is_forming: bool = False) -> None:
+        """Take a payload that does not count; a forming one is in no ring, a newer message will stand for it."""
         self.version += 1
         self.payload = payload
+        self.is_forming = is_forming
         self.at_ms = at_ms
 
     def is_due(self, every: int) -> bool:

@@ -285,7 +285,7 @@ class Subscriptions:
             symbol, _, source = subject.partition("@")
             position = await self._live.position(kind, symbol, source, interval)
             if position is not None:
-                ring.stand_at(*position, self._hub.now_ms())
+                self._hub.stand_at(key, *position)
         return self._hub.ring(key)
 
     async def _indicators(self, channel: Channel, subject: str) -> Stream:

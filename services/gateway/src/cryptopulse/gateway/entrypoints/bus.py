@@ -93,6 +93,7 @@ class BusConsumers:
         if symbol in self._hub.followed or self._ticks is None:
             return
         self._hub.followed.add(symbol)
+        self._hub.tear(symbol)
         await self._bus.bind(self._ticks, TICKS, f"tick.*.{symbol}")
 
     async def keep_up(self) -> None:
