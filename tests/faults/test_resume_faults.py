@@ -100,7 +100,9 @@ class Client:
             resume[f"{channel} {subject}"] = {"epoch": epoch, "offset": offset}
         channels = []
         for channel in CHANNELS:
-            own = {key.partition(" ")[2]: at for key, at in resume.items() if key.partition(" ")[0] == channel}
+            own = {
+                key.partition(" ")[2]: at for key, at in resume.items() if key.partition(" ")[0] == channel
+            }
             channels.append({"ch": channel, "symbols": [SYMBOL], "every_ms": 0, "resume": own})
         return {"op": "subscribe", "channels": channels}
 
@@ -154,7 +156,9 @@ async def until_second(second: int) -> None:
 
 
 async def test_17_a_crowd_is_cut_and_resumes_on_another_gateway(stand: Stand, dice: random.Random) -> None:
-    report = Report(17, f"{SOCKETS} sockets cut {len(CUTS)} times, back elsewhere within {AWAY_SECONDS:.0f} s")
+    report = Report(
+        17, f"{SOCKETS} sockets cut {len(CUTS)} times, back elsewhere within {AWAY_SECONDS:.0f} s"
+    )
     stand.start("gateway2")
     await stand.until_ready("gateway2")
     tally = Tally()
@@ -188,4 +192,6 @@ async def test_17_a_crowd_is_cut_and_resumes_on_another_gateway(stand: Stand, di
     }
     report.close()
     assert tally.resumed == SOCKETS * len(CUTS) * len(apart)
-    assert tally.told["trades"] and tally.told["candles:1m"] and tally.told["indicators:1m"]
+    assert tally.told["trades"]
+    assert tally.told["candles:1m"]
+    assert tally.told["indicators:1m"]
