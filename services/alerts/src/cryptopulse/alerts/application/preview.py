@@ -110,17 +110,34 @@ class Preview:
             step = length_ms(coarse)
             start, end = open_time(from_ms, coarse), open_time(to_ms, coarse)
             bars = await self._candles.candles(symbol, source, coarse, start, end)
-            wanted = bars_to_refine(definition, bars)
-            if len(bars) == (end - start) // step and len(wanted) * step <= MOST_REFINED_MS:
-                spans = [*_spans([bar.open_time for bar in wanted], step), (end, to_ms)]
-                parts = await self._read(symbol, source, spans)
-                inside = {at for since, until in spans for at in range(since, until, step)}
-                kept = [bar for bar in bars if bar.open_time not in inside]
-                minutes = sum(until - since for since, until in spans) // MINUTE_MS
-                return sorted([*kept, *parts], key=lambda candle: candle.open_time), len(kept) + minutes
+            if len(bars) == (end - start) // step:
+                minutes = await self._refined(definition, symbol, source, bars, step)
+                if minutes is not None:
+                    parts = [part for inside in minutes.values() for part in inside]
+                    parts += [bar for bar in bars if bar.open_time not in minutes]
+                    parts += await self._candles.candles(symbol, source, "1m", end, to_ms)
+                    expected = len(bars) - len(minutes) + (len(minutes) * step + to_ms - end) // MINUTE_MS
+                    return sorted(parts, key=lambda candle: candle.open_time), expected
         step = 16 * length_ms(interval) * 60  # a page of 960 bars
         spans = [(at, min(at + step, to_ms)) for at in range(from_ms, to_ms, step)]
         return await self._read(symbol, source, spans, interval), (to_ms - from_ms) // length_ms(interval)
+
+    async def _refined(
+        self, definition: RuleDefinition, symbol: str, source: str, bars: list[Candle], step: int
+    ) -> dict[int, list[Candle]] | None:
+        """The minutes of the bars that must be walked by them, by the bar's opening time; None when these are too many."""
+        minutes: dict[int, list[Candle]] = {}
+        while True:
+            wanted = bars_to_refine(definition, bars, minutes)
+            if not wanted:
+                return minutes
+            if (len(minutes) + len(wanted)) * step > MOST_REFINED_MS:
+                return None
+            spans = _spans([bar.open_time for bar in wanted], step)
+            for since, until in spans:
+                minutes |= {at: [] for at in range(since, until, step)}
+            for minute in await self._read(symbol, source, spans):
+                minutes[minute.open_time // step * step].append(minute)
 
     async def _read(
         self, symbol: str, source: str, spans: list[tuple[int, int]], interval: str = "1m"

@@ -220,9 +220,7 @@ class ShardEngine:
             if market is not None:
                 self._step(market, candle.open, at_us, at_us, at_us, "", candle.simulated, fired)
             return fired
-        if market is not None and (
-            market.has_extras or not market.index.stays(candle.low, candle.high, candle.close)
-        ):
+        if market is not None and not market.stays(candle.low, candle.high, candle.close):
             way = path(market.index.value, candle.low, candle.high, candle.close)
             for part, price in enumerate(way):
                 self._step(market, price, at_us, at_us, at_us, f".{part}", candle.simulated, fired)
@@ -248,36 +246,41 @@ class ShardEngine:
         market.at_us, market.received_us, market.changed = at_us, received_us, True
         if not hits and not market.has_extras:
             return
-        name = f"{market.source}:{market.epoch}:{market.sequence or at_us}{part}"
-        cause = Cause(at_us, now_us, name, market.symbol, market.source, simulated)
+
+        def cause() -> Cause:  # most prices cause nothing
+            name = f"{market.source}:{market.epoch}:{market.sequence or at_us}{part}"
+            return Cause(at_us, now_us, name, market.symbol, market.source, simulated)
+
         for wire, threshold, edge in hits:
-            self._roster.hit(wire, price, threshold, edge, cause, fired)
+            self._roster.hit(wire, price, threshold, edge, cause(), fired)
         if market.has_extras:
             assert isinstance(price, Decimal)
             self._extras(market, price, cause, fired)
 
-    def _extras(self, market: Market, price: Decimal, cause: Cause, fired: list[Firing]) -> None:
+    def _extras(
+        self, market: Market, price: Decimal, cause: Callable[[], Cause], fired: list[Firing]
+    ) -> None:
         if market.waiting:
             waiting, market.waiting = market.waiting, []
             for wire in waiting:
                 self._roster.anchor(wire, market, price)
-        for window, indexes in list(market.changes.items()):
-            above, below = market.windows[window].push(cause.at_us, price)
-            for direction, index in list(indexes):
+        for window, indexes in tuple(market.changes.items()):
+            above, below = market.windows[window].push(market.at_us, price)
+            for direction, index in tuple(indexes):
                 for wire, threshold, edge in index.move(above if direction == "up" else below):
-                    self._roster.hit(wire, price, threshold, edge, cause, fired)
+                    self._roster.hit(wire, price, threshold, edge, cause(), fired)
         for book, direction in ((market.highs, "down"), (market.lows, "up")):
             for wire, trigger in book.move(price):
                 attachment = wire.attachment
                 self._roster.collect(
-                    attachment.rule.enter(cause, price, trigger, direction), attachment, fired
+                    attachment.rule.enter(cause(), price, trigger, direction), attachment, fired
                 )
                 if attachment.rule.id in self._roster.attached:
                     self._roster.follow(wire, market, price)
-        for metric, _, other in list(market.spreads):
+        for metric, _, other in tuple(market.spreads):
             if other.price is not None:
                 percent = float(abs(price - other.price) / (price + other.price) * 200)
-                self._move(metric, percent, cause, fired)
+                self._move(metric, percent, cause(), fired)
 
     # --- bars, indicators, signals, portfolios, listings -------------------------------------------------------------
 

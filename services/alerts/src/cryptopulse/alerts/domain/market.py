@@ -78,6 +78,17 @@ class Market:
         """True when something besides plain thresholds watches the price."""
         return bool(self.changes or self.spreads or self.waiting or self.highs.followed or self.lows.followed)
 
+    def stays(self, low: Decimal, high: Decimal, close: Decimal) -> bool:
+        """True when nothing can fire on the way through [low, high] to `close`: everything stands there then. Else nothing happens."""
+        if self.changes or self.spreads or self.waiting:
+            return False
+        books = (self.highs, self.lows)
+        if not all(book.stays(low, high) for book in books) or not self.index.stays(low, high, close):
+            return False
+        for book in books:
+            book.pass_through(low, high, close)
+        return True
+
     def position(self) -> Position | None:
         """Where it stands, None before the first price."""
         if self.price is None:

@@ -4,11 +4,13 @@ bar tells what its minutes would, so that months are tried on a few pages of min
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import Final
 
 from cryptopulse.alerts.domain.definition import RuleDefinition
+from cryptopulse.alerts.domain.thresholds import path
+from cryptopulse.alerts.domain.trailing import TrailingBook
 from cryptopulse.alerts.domain.wiring import LeafView
 from cryptopulse.common.contracts.candles import Candle
 from cryptopulse.common.contracts.http.alert_conditions import (
@@ -20,6 +22,8 @@ from cryptopulse.common.contracts.http.alert_conditions import (
 )
 from cryptopulse.common.contracts.intervals import Interval, length_ms
 
+AHEAD: Final = 16
+"""Bars of a trailing rule that are asked for at once."""
 HUNDRED: Final = Decimal(100)
 SLACK: Final = Decimal("1.000000001")
 """The engine compares changes in floats: a bound that is this near counts as reached."""
@@ -40,18 +44,22 @@ def coarse_interval(definition: RuleDefinition) -> Interval | None:
     return "15m" if isinstance(leaves[0], (PctChange, Trailing)) else None
 
 
-def bars_to_refine(definition: RuleDefinition, bars: Sequence[Candle]) -> list[Candle]:
+def bars_to_refine(
+    definition: RuleDefinition, bars: Sequence[Candle], minutes: Mapping[int, Sequence[Candle]]
+) -> list[Candle]:
     """The bars, of those of `coarse_interval` without holes (oldest first), in which something may be crossed, and what their
-    windows need.
+    windows need. `minutes` are those that are known, by their bar's opening time; ask again with more until nothing is wanted.
     """
     if not bars:
         return []
     leaf = definition.leaves[0]
     if isinstance(leaf, Trailing):
-        return _by_extreme(leaf, bars)
+        return _by_extreme(definition, leaf, bars, minutes)
     if isinstance(leaf, PctChange) and not _is_anchored(leaf):
-        return _by_window(leaf, bars)
-    return _by_levels(definition, bars)
+        found = _by_window(leaf, bars)
+    else:
+        found = _by_levels(definition, bars)
+    return [bar for bar in found if bar.open_time not in minutes]
 
 
 def _is_anchored(leaf: object) -> bool:
@@ -89,24 +97,38 @@ def _by_window(change: PctChange, bars: Sequence[Candle]) -> list[Candle]:
     return [bars[at] for at in sorted(wanted)]
 
 
-def _by_extreme(trailing: Trailing, bars: Sequence[Candle]) -> list[Candle]:
-    """A trailing rule: its extreme is known between bounds, exactly while nothing can have fired.
+def _by_extreme(
+    definition: RuleDefinition,
+    trailing: Trailing,
+    bars: Sequence[Candle],
+    minutes: Mapping[int, Sequence[Candle]],
+) -> list[Candle]:
+    """A trailing rule, followed as the engine does: its extreme is exact up to the first bar that must be refined.
 
-    Told for a fall from the high; for a rise from the low everything is turned over (prices times -1).
+    From there on the extreme is a guess (it fires and follows anew from the close), to name the next bars in the same round.
     """
-    sign = 1 if trailing.from_ == "high" else -1
-    share = 1 - sign * trailing.pct / HUNDRED
+    book = TrailingBook[str](from_high=trailing.from_ == "high")
+    value = bars[0].open
+    book.add("", trailing.pct, value)
     found: list[Candle] = []
-    surely = possibly = sign * bars[0].open
     for bar in bars:
-        top, bottom = (bar.high, bar.low) if sign > 0 else (-bar.low, -bar.high)
-        close = sign * bar.close
-        if max(possibly, top) * share < bottom:
-            surely, possibly = max(surely, top), max(possibly, top)
-            continue
-        found.append(bar)
-        if surely * share >= bottom:  # it fired, and follows anew from somewhere in this bar
-            surely, possibly = close, top
+        parts = minutes.get(bar.open_time)
+        if parts is not None:
+            for part in parts:
+                for price in path(value, part.low, part.high, part.close):
+                    assert isinstance(price, Decimal)
+                    for _ in book.move(price):
+                        if definition.trigger == "once" and not found:
+                            return []  # it is over
+                        book.add("", trailing.pct, price)
+                value = part.close
+        elif book.stays(bar.low, bar.high):
+            book.pass_through(bar.low, bar.high, bar.close)
         else:
-            surely, possibly = close, max(possibly, top)
+            found.append(bar)
+            if len(found) == AHEAD:
+                break
+            book.remove("")
+            book.add("", trailing.pct, bar.close)
+        value = bar.close
     return found

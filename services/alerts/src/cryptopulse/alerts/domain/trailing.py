@@ -90,6 +90,25 @@ class TrailingBook(Generic[ItemT]):
             return []
         return self._fire(price)
 
+    def stays(self, low: Decimal, high: Decimal) -> bool:
+        """True when nothing can fire on any way through [low, high]. Says no where that is not plain."""
+        if not self._groups:
+            return True
+        extreme, back = (high, low) if self._sign > 0 else (low, high)
+        if self._next is not None and not self._further(back, self._next):
+            return False
+        if not self._further(extreme, self._groups[-1].anchor):
+            return True
+        smallest = min(group.items[0][0] for group in self._groups)
+        return self._further(back, extreme * (1 - self._sign * smallest / 100))
+
+    def pass_through(self, low: Decimal, high: Decimal, close: Decimal) -> None:
+        """Take in a way of which `stays` is true, that ends at `close`."""
+        extreme = high if self._sign > 0 else low
+        if self._groups and self._further(extreme, self._groups[-1].anchor):
+            self._extend(extreme)
+        self.value = close
+
     def _further(self, one: Decimal, other: Decimal) -> bool:
         """True when `one` is more extreme: higher when following highs."""
         return one > other if self._sign > 0 else one < other
