@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncIterator
 from decimal import Decimal
 from typing import Any
 
@@ -25,7 +27,7 @@ from cryptopulse.common.contracts.topics import (
 )
 from cryptopulse.common.testing.builders import START_US, a_tick_batch, trades
 
-from .conftest import Service, until
+from .conftest import Process, Service, until
 from .test_alerts_route import SHARD, applied, send_price, send_trades, with_market
 
 MINUTE = START_US // 60_000_000 * 60_000
@@ -138,8 +140,34 @@ async def everything_happens(service: Service) -> None:
         await bus.publish(PORTFOLIO_VALUES, valued(seq, value, pnl, share), key="values.0")
 
 
+@pytest.fixture
+async def portfolios(process: Process) -> AsyncIterator[None]:
+    """Where the service expects the portfolio service: portfolio 7 is there, no other."""
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked = (await reader.readuntil(b"\r\n\r\n")).decode().split(" ")[:2]
+        found = asked in (["GET", "/portfolios/7"], ["PUT", "/watch"])
+        writer.write(b"HTTP/1.1 %s\r\nContent-Length: 2\r\n\r\n{}" % (b"200 OK" if found else b"404 No"))
+        await writer.drain()
+        writer.close()
+
+    port = int(process.env["PORTFOLIO_URL"].rpartition(":")[2])
+    server = await asyncio.start_server(handle, "127.0.0.1", port)
+    yield
+    server.close()
+
+
+async def test_a_rule_on_a_portfolio_that_is_not_there_is_refused(portfolios: None, service: Service) -> None:
+    ann = service.as_user("ann")
+    condition = {"type": "portfolio_value", "portfolio_id": 8, "op": "above", "value": "1000"}
+    for path in ("/alerts", "/alerts/validate"):
+        answer = await ann.post(path, json={"condition": condition})
+        assert (answer.status_code, answer.json()["code"]) == (422, "unknown-portfolio")
+        assert answer.json()["errors"][0]["pointer"] == "/condition/portfolio_id"
+
+
 @pytest.mark.timeout(120)
-async def test_every_kind_of_condition_fires_once(service: Service) -> None:
+async def test_every_kind_of_condition_fires_once(portfolios: None, service: Service) -> None:
     await with_market(service)
     ann = service.as_user("ann", tier="pro")
     made: dict[str, dict[str, Any]] = {}

@@ -13,9 +13,9 @@ from cryptopulse.alerts.adapters.firing_store import DELIVERIES_CHANNEL, Postgre
 from cryptopulse.alerts.adapters.market_reader import HttpCandleReader, RedisMarketReader
 from cryptopulse.alerts.adapters.notices import PostgresNotices
 from cryptopulse.alerts.adapters.pinned import PinnedSender
+from cryptopulse.alerts.adapters.portfolios import HttpPortfolios
 from cryptopulse.alerts.adapters.rule_repository import RULES_CHANNEL, PostgresRuleRepository
 from cryptopulse.alerts.adapters.shard_store import PostgresShardStore
-from cryptopulse.alerts.adapters.watching import HttpPortfolioWatch
 from cryptopulse.alerts.adapters.webhook_repository import PostgresWebhookRepository
 from cryptopulse.alerts.application.deliver import DeliveryWorker
 from cryptopulse.alerts.application.evaluate import ShardEvaluation
@@ -71,6 +71,7 @@ async def build(  # noqa: PLR0915 - one line per part, in the order of their lif
         indicators = ServiceClient(str(settings.indicators_url), "indicators", signer, timeout_seconds=10.0)
         stack.push_async_callback(indicators.close)
         portfolio = ServiceClient(str(settings.portfolio_url), "portfolio", signer)
+        portfolios = HttpPortfolios(portfolio)
         stack.push_async_callback(portfolio.close)
 
         market = RedisMarketReader(redis, clock)
@@ -94,7 +95,7 @@ async def build(  # noqa: PLR0915 - one line per part, in the order of their lif
             total_seconds=settings.webhook_timeout_seconds,
         )
         webhooks = WebhookManager(webhooks_store, sender, clock)
-        rules = RuleManager(rules_store, webhooks, market, clock)
+        rules = RuleManager(rules_store, webhooks, market, portfolios, clock)
         cursors = Cursor(settings.internal_jwt_secret)
         preview = Preview(rules, candles, clock)
         runtime.app.include_router(
@@ -142,9 +143,7 @@ async def build(  # noqa: PLR0915 - one line per part, in the order of their lif
             concurrency=settings.webhook_workers,
             disabled=notices.endpoint_disabled,
         )
-        surroundings = Surroundings(
-            lambda: stream.evaluations, market, notices, HttpPortfolioWatch(portfolio), clock
-        )
+        surroundings = Surroundings(lambda: stream.evaluations, market, notices, portfolios, clock)
         relay = OutboxRelay(db, bus)
 
         runtime.check("postgres", db.check)

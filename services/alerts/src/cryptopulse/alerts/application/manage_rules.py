@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from cryptopulse.alerts.application.ids import new_id
 from cryptopulse.alerts.application.manage_webhooks import WebhookManager
-from cryptopulse.alerts.application.ports import MarketReader, NewRule, RuleRepository, RuleRow
+from cryptopulse.alerts.application.ports import MarketReader, NewRule, Portfolios, RuleRepository, RuleRow
 from cryptopulse.alerts.domain import composite
 from cryptopulse.alerts.domain.cooldown import Runtime
 from cryptopulse.alerts.domain.definition import (
@@ -72,18 +72,24 @@ class RuleManager:
     """Use cases of rules. The repository checks the owner in every statement."""
 
     def __init__(
-        self, repository: RuleRepository, webhooks: WebhookManager, market: MarketReader, clock: Clock
+        self,
+        repository: RuleRepository,
+        webhooks: WebhookManager,
+        market: MarketReader,
+        portfolios: Portfolios,
+        clock: Clock,
     ) -> None:
         self._repository = repository
         self._webhooks = webhooks
         self._market = market
+        self._portfolios = portfolios
         self._clock = clock
 
     async def create(
         self, user_id: str, tier: str, body: AlertCreate
     ) -> tuple[RuleRow, Standing, CreatedWebhook | None]:
         """A new rule, how it stands, and the endpoint that its `webhook_url` made or found."""
-        definition = await self.definition(body)
+        definition = await self.definition(body, user_id)
         standing = await self.standing(user_id, definition)
         expires = self._expiry(body)
         hook = None
@@ -112,7 +118,7 @@ class RuleManager:
         given = body.model_dump(exclude_unset=True)
         old = row.definition
         merged = _merged(old, given)
-        definition = await self.definition(merged)
+        definition = await self.definition(merged, user_id)
         rearm = bool({"condition", "symbol", "source", "trigger", "hysteresis", "for_seconds"} & set(given))
         changed = dataclasses.replace(
             row,
@@ -176,7 +182,7 @@ class RuleManager:
 
     # --- definitions -------------------------------------------------------------------------------------------------
 
-    async def definition(self, body: AlertCreate) -> RuleDefinition:
+    async def definition(self, body: AlertCreate, user_id: str) -> RuleDefinition:
         """The definition with canonical symbols. Raises `Invalid` that names the field and the fix."""
         resolver = await self._market.resolver()
         condition: Any = body.condition
@@ -202,7 +208,19 @@ class RuleManager:
             note=body.note,
         )  # fmt: skip
         check(definition)
+        for leaf in definition.leaves:
+            if isinstance(leaf, PortfolioCondition):
+                await self._check_portfolio(user_id, leaf.portfolio_id)
         return definition
+
+    async def _check_portfolio(self, user_id: str, portfolio_id: int) -> None:
+        if not await self._portfolios.has(user_id, portfolio_id):
+            fault = FieldError(
+                "/condition/portfolio_id",
+                "unknown-portfolio",
+                "name one of your portfolios: GET /v1/portfolios",
+            )
+            raise Invalid(f"There is no portfolio {portfolio_id}.", code="unknown-portfolio", errors=(fault,))
 
     async def symbol(self, text: str) -> str:
         """What a filter names; a name that nobody knows is taken as it is, and finds nothing."""

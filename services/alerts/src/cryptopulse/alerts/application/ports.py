@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
@@ -168,6 +168,18 @@ class MarketReader(Protocol):
 
     async def resolver(self) -> Resolver:
         """The resolver over the newest catalogue. Raises `StoreUnavailable`."""
+        ...
+
+
+class Portfolios(Protocol):
+    """Portfolios, from the service that owns them."""
+
+    async def has(self, user_id: str, portfolio_id: int) -> bool:
+        """Whether this is a portfolio of the user's. Raises `UpstreamUnavailable`."""
+        ...
+
+    async def watch(self, portfolio_ids: Collection[int]) -> None:
+        """Keep these valued for a while. Raises `UpstreamUnavailable`."""
         ...
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, Protocol
 
 from cryptopulse.alerts.application.evaluate import AbandonedError, ShardEvaluation
-from cryptopulse.alerts.application.ports import MarketReader
+from cryptopulse.alerts.application.ports import MarketReader, Portfolios
 from cryptopulse.alerts.domain.evaluation import ShardEngine, indicator_value
 from cryptopulse.alerts.domain.rules import Firing
 from cryptopulse.alerts.domain.thresholds import Number
@@ -30,14 +30,6 @@ class Listings(Protocol):
         ...
 
 
-class PortfolioWatch(Protocol):
-    """Has portfolios valued."""
-
-    async def watch(self, portfolio_ids: Collection[int]) -> None:
-        """Keep these valued for a while. Raises `UpstreamUnavailable`."""
-        ...
-
-
 class Surroundings:
     """One loop a second; what is away is tried again, and never stops the rest."""
 
@@ -46,7 +38,7 @@ class Surroundings:
         evaluations: Callable[[], list[ShardEvaluation]],
         market: MarketReader,
         listings: Listings,
-        portfolios: PortfolioWatch,
+        portfolios: Portfolios,
         clock: Clock,
     ) -> None:
         self._evaluations = evaluations

@@ -1,4 +1,4 @@
-"""Asks the portfolio service to value the portfolios that rules look at."""
+"""The portfolio service: whose a portfolio is, and the values of those that rules look at."""
 
 from __future__ import annotations
 
@@ -8,17 +8,27 @@ from typing import Final
 import orjson
 
 from cryptopulse.alerts.adapters.market_reader import US
+from cryptopulse.common.contracts.identity import Identity
 from cryptopulse.common.errors import UpstreamUnavailable
 from cryptopulse.common.web.client import ServiceClient
 
 TTL_SECONDS: Final = 90
 
 
-class HttpPortfolioWatch:
-    """`PUT /watch` of the portfolio service."""
+class HttpPortfolios:
+    """`Portfolios` over the internal HTTP of the portfolio service."""
 
     def __init__(self, client: ServiceClient) -> None:
         self._client = client
+
+    async def has(self, user_id: str, portfolio_id: int) -> bool:
+        """Whether this is a portfolio of the user's. Raises `UpstreamUnavailable`."""
+        response = await self._client.request(
+            "GET", f"/portfolios/{portfolio_id}", identity=Identity(user_id)
+        )
+        if response.status_code not in {200, 404}:
+            raise UpstreamUnavailable(f"portfolios could not be looked at: {response.status_code}")
+        return response.status_code == 200
 
     async def watch(self, portfolio_ids: Collection[int]) -> None:
         """Keep these valued for a minute and a half. Raises `UpstreamUnavailable`."""
