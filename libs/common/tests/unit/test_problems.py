@@ -44,8 +44,9 @@ RAISED: dict[str, Exception] = {
     "precondition": errors.PreconditionFailed("Version 3 is newer."),
     "limit": errors.LimitExceeded("60 a minute.", retry_after_seconds=2.2),
     "invalid": errors.Invalid(
-        "Bad cursor.", code="invalid-cursor", errors=(FieldError("cursor", "invalid-cursor", "leave it out"),)
+        "Bad name.", code="bad-name", errors=(FieldError("/name", "bad-name", "give another"),)
     ),
+    "cursor": errors.InvalidCursor("Bad cursor."),
     "store": errors.StoreUnavailable("Postgres at 10.0.0.7 does not answer"),
     "bus": errors.BusUnavailable("amqp://u:p@10.0.0.8 is away"),
     "upstream": errors.UpstreamUnavailable("alerts says 503", retry_after_seconds=7),
@@ -90,7 +91,8 @@ async def client() -> AsyncIterator[httpx.AsyncClient]:
         ("conflict", 409, "conflict"),
         ("precondition", 412, "precondition-failed"),
         ("limit", 429, "limit-exceeded"),
-        ("invalid", 422, "invalid-cursor"),
+        ("invalid", 422, "bad-name"),
+        ("cursor", 400, "invalid-cursor"),
         ("store", 503, "store-unavailable"),
         ("bus", 503, "bus-unavailable"),
         ("upstream", 503, "upstream-unavailable"),

@@ -71,6 +71,12 @@ class Invalid(Refused):
     code = "invalid"
 
 
+class InvalidCursor(Invalid):
+    """A cursor that was not given out for this list to this caller."""
+
+    code = "invalid-cursor"
+
+
 class NotFound(Refused):
     """Not there, or not yours: both look the same."""
 

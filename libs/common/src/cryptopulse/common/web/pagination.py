@@ -13,7 +13,7 @@ from typing import Any, Final
 import orjson
 from pydantic import SecretStr
 
-from cryptopulse.common.errors import FieldError, Invalid
+from cryptopulse.common.errors import FieldError, InvalidCursor
 
 TAG_BYTES: Final = 12
 MAX_CURSOR_CHARS: Final = 1_024
@@ -34,7 +34,7 @@ class Cursor:
         return base64.urlsafe_b64encode(self._tag(body, binding) + body).rstrip(b"=").decode()
 
     def decode(self, cursor: str, binding: str | Sequence[str]) -> tuple[Any, ...]:
-        """The sort key. Raises `Invalid` with code `invalid-cursor` for another's, an altered, or a made-up cursor."""
+        """The sort key. Raises `InvalidCursor` for another's, an altered, or a made-up cursor."""
         if len(cursor) > MAX_CURSOR_CHARS:
             raise _invalid()
         try:
@@ -58,9 +58,8 @@ def _plain(value: Any) -> str:
     return str(value)
 
 
-def _invalid() -> Invalid:
-    return Invalid(
+def _invalid() -> InvalidCursor:
+    return InvalidCursor(
         "The cursor is not one of this list: start again without it.",
-        code="invalid-cursor",
         errors=(FieldError("cursor", "invalid-cursor", "leave it out to start from the beginning"),),
     )

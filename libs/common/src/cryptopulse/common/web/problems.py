@@ -32,6 +32,7 @@ _STATUS_OF: Final[tuple[tuple[type[errors.CryptoPulseError], int], ...]] = (
     (errors.Conflict, 409),
     (errors.PreconditionFailed, 412),
     (errors.LimitExceeded, 429),
+    (errors.InvalidCursor, 400),
     (errors.Invalid, 422),
     (errors.Refused, 422),
     (errors.Retryable, 503),
