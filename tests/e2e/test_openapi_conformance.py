@@ -7,6 +7,7 @@ import os
 import re
 import sys
 from pathlib import Path
+from typing import Any
 
 import jwt
 import pytest
@@ -46,6 +47,30 @@ async def generated(system: System, authorization: str, *choice: str) -> int:
     return int(tested[1])
 
 
+async def what_is_beyond_a_bound(system: System, authorization: str, document: dict[str, Any]) -> int:
+    """Every number over the most that the document allows is refused, and the answer names that most; how many there were."""
+    examples = {"symbol": "BTC-USD", "name": "rsi_14"}
+    tried = 0
+    for path, entries in document["paths"].items():
+        names = re.findall(r"{(\w+)}", path)
+        if not set(names) <= set(examples):
+            continue
+        for parameter in entries.get("get", {}).get("parameters", ()):
+            most = parameter["schema"].get("maximum")
+            if most is None or parameter["in"] != "query":
+                continue
+            for number in (most + 1, 10**9, 10**30):
+                answer = await system.client.get(
+                    path.format(**examples),
+                    params={parameter["name"]: number},
+                    headers={"Authorization": authorization},
+                )
+                assert answer.status_code in {400, 422}, (path, parameter["name"], number, answer.text)
+                assert str(most) in answer.text, (path, answer.text)
+            tried += 1
+    return tried
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 async def test_generated_requests_find_no_fault(system: System) -> None:
@@ -54,6 +79,7 @@ async def test_generated_requests_find_no_fault(system: System) -> None:
     operations = sum(len(entries) for entries in document["paths"].values())
     claims = {"sub": "conformance", "exp": SystemClock().now_ms() // 1_000 + 1_800, "tier": "enterprise"}
     token = jwt.encode(claims, system.secret, "HS256")
+    assert await what_is_beyond_a_bound(system, f"Bearer {token}", document) > 15
     tested = await generated(system, f"Bearer {token}", "--exclude-path-regex", f"{SESSIONS}|{LOGOUT}")
     session = (await system.login())["authorization"]
     tested += await generated(system, session, "--include-path-regex", SESSIONS)
