@@ -12,6 +12,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -243,12 +244,12 @@ class Stand(System):
                 self.overrides[service]["PORT"] = str(self.public[service])
         self._spawn(service, [sys.executable, "-m", f"cryptopulse.{kind}"])
 
-    def _spawn(self, name: str, command: list[str]) -> None:
+    def _spawn(self, name: str, command: list[str], settings: Mapping[str, str] | None = None) -> None:
         with (self.folder / f"{name}.log").open("ab") as log:
             self.processes[name] = subprocess.Popen(
                 command,
                 cwd=ROOT,
-                env=self.environment | self.overrides.get(name, {}),
+                env=self.environment | self.overrides.get(name, {}) | dict(settings or {}),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,

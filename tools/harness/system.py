@@ -93,6 +93,17 @@ class System:
         """Start one service."""
         self._spawn(service, [sys.executable, "-m", f"cryptopulse.{service}"])
 
+    def start_second(self, service: str) -> str:
+        """Start a second replica of one service beside the first, on a port of its own; its name."""
+        name = f"{service}2"
+        self.ports[name] = free_port()
+        self._spawn(
+            name,
+            [sys.executable, "-m", f"cryptopulse.{service}"],
+            {f"CRYPTOPULSE_{service.upper()}_PORT": str(self.ports[name])},
+        )
+        return name
+
     def kill(self, name: str, number: int = signal.SIGKILL) -> None:
         """Send a signal, SIGKILL unless said otherwise; waits for the end after SIGKILL."""
         process = self.processes[name]
@@ -121,12 +132,12 @@ class System:
         path = self.folder / f"{name}.log"
         return "\n".join(path.read_text(errors="replace").splitlines()[-lines:]) if path.exists() else ""
 
-    def _spawn(self, name: str, command: list[str]) -> None:
+    def _spawn(self, name: str, command: list[str], settings: Mapping[str, str] | None = None) -> None:
         with (self.folder / f"{name}.log").open("ab") as log:
             self.processes[name] = subprocess.Popen(
                 command,
                 cwd=ROOT,
-                env=self.environment,
+                env=self.environment | dict(settings or {}),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,

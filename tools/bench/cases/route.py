@@ -82,7 +82,7 @@ async def run() -> list[Row]:
 
 
 async def _under(backends: Backends, load: Load) -> Row:
-    async with _running(backends, load) as system:
+    async with running(backends, load) as system:
         await system.until_ready("gateway")
         await system.price("BTC")
         headers = await system.login()
@@ -105,12 +105,12 @@ async def _under(backends: Backends, load: Load) -> Row:
             await system.control("POST", "/rate", json={"rate": load.rate / load.share})
             await asyncio.sleep(WARM_SECONDS)
             await clients.counted()
-            made, before, started = await _made(system), _cpu(system), time.monotonic()
+            made, before, started = await trades_made(system), cpu_seconds(system), time.monotonic()
             seen.clear()
             await asyncio.sleep(SECONDS)
             found = seen.figures()
-            wall, after = time.monotonic() - started, _cpu(system)
-            ticks = (await _made(system) - made) * load.share
+            wall, after = time.monotonic() - started, cpu_seconds(system)
+            ticks = (await trades_made(system) - made) * load.share
             frames = await clients.counted()
             seen.is_settling = True
             await system.control("POST", "/pause")
@@ -142,7 +142,8 @@ async def _under(backends: Backends, load: Load) -> Row:
 
 
 @contextlib.asynccontextmanager
-async def _running(backends: Backends, load: Load) -> AsyncIterator[System]:
+async def running(backends: Backends, load: Load) -> AsyncIterator[System]:
+    """The system on the simulator, with the load's pairs and without history."""
     settings = {
         "SYMBOLS": ",".join(load.pairs),
         "CRYPTOPULSE_INGESTOR_HISTORY_MINUTES_DAYS": "0",
@@ -182,12 +183,13 @@ async def _rules_and_portfolio(system: System, headers: dict[str, str]) -> None:
     (await system.client.post("/portfolio", json=order, headers=headers)).raise_for_status()
 
 
-async def _made(system: System) -> int:
+async def trades_made(system: System) -> int:
+    """Trades that the simulator has made until now."""
     counters: dict[str, int] = (await system.control("GET", "/stats"))["counters"]
     return counters["trades"]
 
 
-def _cpu(system: System) -> dict[str, float]:
+def cpu_seconds(system: System) -> dict[str, float]:
     """CPU seconds until now: of each process of the system, and of the servers when they were started with us."""
     used = {name: _seconds(psutil.Process(process.pid)) for name, process in system.processes.items()}
     for process in psutil.Process(os.getppid()).children(recursive=True):

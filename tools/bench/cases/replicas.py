@@ -1,0 +1,82 @@
+"""What a second replica of the indicator service is worth: the shards divide themselves, and so does the load.
+
+The whole system under one load, first with one replica, then with two. A replica is full when it needs a whole core, so the
+load that two can take is that of one, times the CPU of the one, over that of the busier of the two.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+
+import httpx
+
+from tools.bench.backends import fresh_backends
+from tools.bench.cases.route import Load, cpu_seconds, running, trades_made
+from tools.bench.measure import Row, sized
+from tools.harness.system import System
+
+TITLE = "Indicators: two replicas beside one"
+LOAD = Load(*(int(part) for part in os.environ.get("LOAD", sized("20000/200/0", "300/20/0")).split("/")))
+"""Ticks per second / symbols / 0."""
+SECONDS = sized(20, 3)
+WARM_SECONDS = sized(10, 2)
+
+
+async def run() -> list[Row]:
+    """A row for one replica, a row for two."""
+    async with fresh_backends() as backends, running(backends, LOAD) as system:
+        await system.until_ready("gateway")
+        await system.price("BTC")
+        await system.control("POST", "/rate", json={"rate": LOAD.rate / LOAD.share})
+        shards = await _owned(system, "indicators")
+        alone = await _measured(system, ["indicators"])
+        names = ["indicators", system.start_second("indicators")]
+
+        async def divided() -> bool:
+            return [await _owned(system, name) for name in names] == [shards // 2] * 2
+
+        await system.until(divided, what="the shards are divided", of=names[1])
+        both = await _measured(system, names)
+    times = sum(alone[1]) / max(both[1])
+    even = min(both[1]) / max(both[1])
+    return [
+        _row("one replica", alone, {}),
+        _row("two replicas", both, {"times the load": times, "evenness": even}),
+    ]
+
+
+async def _owned(system: System, name: str) -> int:
+    answer = await system.client.get(f"http://127.0.0.1:{system.ports[name]}/metrics")
+    if answer.status_code != httpx.codes.OK:
+        return 0
+    lines = [line for line in answer.text.splitlines() if line.startswith("cryptopulse_shards_owned")]
+    return int(sum(float(line.rpartition(" ")[2]) for line in lines))
+
+
+async def _measured(system: System, names: list[str]) -> tuple[float, list[float]]:
+    """Ticks per second, and the share of a core that each replica used."""
+    await asyncio.sleep(WARM_SECONDS)
+    before, made, started = cpu_seconds(system), await trades_made(system), time.monotonic()
+    await asyncio.sleep(SECONDS)
+    after, wall = cpu_seconds(system), time.monotonic() - started
+    ticks = (await trades_made(system) - made) * LOAD.share
+    return ticks / wall, [(after[name] - before[name]) / wall for name in names]
+
+
+def _row(name: str, measured: tuple[float, list[float]], extra: dict[str, float]) -> Row:
+    rate, shares = measured
+    return Row(
+        case="replicas",
+        name=f"{name}, {LOAD.rate:,} ticks/s, {LOAD.symbols:,} symbols",
+        unit="ticks/s",
+        rounds=1,
+        per_cpu_second=rate / sum(shares),
+        low=rate / sum(shares),
+        high=rate / sum(shares),
+        per_wall_second=rate,
+        cpu_us_per_item=1e6 * sum(shares) / rate,
+        hold="1.8 times the load" if extra else "",
+        extra={**{f"replica {at} %": 100 * share for at, share in enumerate(shares, start=1)}, **extra},
+    )
