@@ -31,6 +31,7 @@ from cryptopulse.common.security.tokens import TokenIssuer, TokenVerifier
 from cryptopulse.gateway.adapters.passwords import Argon2Passwords
 from cryptopulse.gateway.adapters.public_tokens import PublicTokens
 from cryptopulse.gateway.application.accounts import AccountService
+from cryptopulse.gateway.application.administer import Administration
 from cryptopulse.gateway.application.authenticate import Authenticator
 from cryptopulse.gateway.application.distribute import Distributor
 from cryptopulse.gateway.application.fan_out import Hub
@@ -116,6 +117,16 @@ class FakeAccounts:
     async def set_verified(self, user_id: str, at: datetime) -> None:
         self.users[user_id] = replace(self.users[user_id], verified_at=at)
 
+    async def set_admin(self, email: str, is_admin: bool) -> str | None:
+        user = await self.user_by_email(email)
+        if user is not None:
+            self.users[user.id] = replace(user, is_admin=is_admin)
+        return None if user is None else user.id
+
+    async def set_disabled(self, user_id: str, at: datetime | None) -> None:
+        user = self.users[user_id]
+        self.users[user_id] = replace(user, disabled_at=at and (user.disabled_at or at))
+
     async def delete_user(self, user_id: str) -> list[str]:
         self.users.pop(user_id)
         return [ident for ident, item in self.alive.items() if item.user_id == user_id]
@@ -162,6 +173,7 @@ class FakeAccounts:
 
 @dataclass
 class FakeKeys:
+    accounts: FakeAccounts
     records: dict[str, KeyRecord] = field(default_factory=dict)
     lookups: int = 0
 
@@ -170,7 +182,9 @@ class FakeKeys:
 
     async def find(self, key_id: str) -> KeyRecord | None:
         self.lookups += 1
-        return self.records.get(key_id)
+        found = self.records.get(key_id)
+        owner = self.accounts.users.get(found.user_id) if found else None
+        return found and replace(found, is_owner_disabled=owner is not None and owner.disabled_at is not None)
 
     async def of_user(self, user_id: str, limit: int, after: tuple[datetime, str] | None) -> list[KeyRecord]:
         rows = [row for row in self.records.values() if row.user_id == user_id and row.revoked_at is None]
@@ -205,6 +219,12 @@ class FakeRevocations:
                 self.revoked.add(ident)
             for listener in self.listeners:
                 listener(ident)
+
+    async def restore(self, idents: Sequence[str]) -> None:
+        for ident in idents:
+            self.revoked.discard(ident)
+            for listener in self.listeners:
+                listener(f"restored:{ident}")
 
 
 @dataclass
@@ -362,7 +382,7 @@ class Gateway:
         self.hub = Hub(self.clock)
         self.feeds = Feeds(self.clock)
         self.accounts = FakeAccounts()
-        self.keys = FakeKeys()
+        self.keys = FakeKeys(self.accounts)
         self.revocations = FakeRevocations()
         self.mailer = FakeMailer()
         self.limiter = FakeLimiter(self.clock)
@@ -388,7 +408,7 @@ class Gateway:
         self.ping_seconds = 20.0
 
     def _revoked(self, ident: str) -> None:
-        if ident.startswith("changed:"):
+        if ident.startswith(("changed:", "restored:")):
             self.authenticator.forget_keys()
         else:
             self.hub.revoke(ident)
@@ -420,6 +440,7 @@ class Gateway:
                 public_url="https://api.example.org",
             ),
             keys=KeyService(self.keys, self.revocations, self.clock),
+            administration=Administration(self.accounts, self.keys, self.revocations, self.clock),
             services=self.services,
             idempotency=self.idempotency,
             tokens=self.tokens,

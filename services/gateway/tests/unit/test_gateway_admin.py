@@ -15,8 +15,12 @@ from cryptopulse.gateway.entrypoints.http.admin import DOCUMENT, OPERATIONS, adm
 from cryptopulse.gateway.entrypoints.http.app import routes
 from cryptopulse.gateway.entrypoints.http.operations import Gate
 
+NOBODY = "00000000-0000-4000-8000-000000000000"
 ADMIN_SCOPES = frozenset({"*", "admin"})
-OPS = [(item.spec.method, item.spec.path.replace("{provider}", "binance")) for item in OPERATIONS]
+OPS = [
+    (item.spec.method, item.spec.path.replace("{provider}", "binance").replace("{user_id}", NOBODY))
+    for item in OPERATIONS
+]
 
 
 @pytest_asyncio.fixture

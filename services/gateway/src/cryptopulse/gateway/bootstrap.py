@@ -34,7 +34,7 @@ from cryptopulse.gateway.adapters.passwords import Argon2Passwords
 from cryptopulse.gateway.adapters.peer_health import PeerHealth
 from cryptopulse.gateway.adapters.public_tokens import PublicTokens
 from cryptopulse.gateway.adapters.rate_limiter import RedisLimiter
-from cryptopulse.gateway.adapters.revocations import CHANGED, RedisRevocations
+from cryptopulse.gateway.adapters.revocations import CHANGED, RESTORED, RedisRevocations
 from cryptopulse.gateway.adapters.services_client import HttpServices
 from cryptopulse.gateway.adapters.target_watch import TargetWatch
 from cryptopulse.gateway.application.accounts import AccountService
@@ -136,6 +136,7 @@ async def build(settings: Settings, runtime: Runtime) -> AsyncIterator[None]:  #
             public_url=settings.public_url,
         ),
         keys=KeyService(keys, revocations, clock),
+        administration=Administration(accounts, keys, revocations, clock),
         services=services,
         idempotency=idempotency,
         tokens=tokens,
@@ -148,7 +149,7 @@ async def build(settings: Settings, runtime: Runtime) -> AsyncIterator[None]:  #
     )
 
     def revoked(ident: str) -> None:
-        if ident.startswith(CHANGED):
+        if ident.startswith((CHANGED, RESTORED)):
             authenticator.forget_keys()
         else:
             hub.revoke(ident)

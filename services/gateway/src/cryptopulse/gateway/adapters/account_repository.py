@@ -8,7 +8,10 @@ from typing import Any
 from cryptopulse.common.database.pool import Database
 from cryptopulse.gateway.domain.accounts import RefreshToken, Session, User
 
-_USER = "id::text, email, password_hash, tier, is_admin, verified_at, failed_logins, locked_until, created_at"
+_USER = (
+    "id::text, email, password_hash, tier, is_admin, verified_at, failed_logins, locked_until, created_at, "
+    "disabled_at"
+)
 _SESSION = "id::text, user_id::text, device, address, created_at, last_used_at, ends_at, revoked_at"
 
 
@@ -92,6 +95,16 @@ class PostgresAccounts:
                 "UPDATE users SET is_admin = $2 WHERE email = $1 RETURNING id::text", email, is_admin
             )
         return None if found is None else str(found)
+
+    async def set_disabled(self, user_id: str, at: datetime | None) -> None:
+        """Keep a user out, since the first time that was asked for, or let him in again with None."""
+        async with self._db.connection() as conn:
+            await conn.execute(
+                """UPDATE users SET disabled_at = CASE WHEN $2::timestamptz IS NOT NULL THEN coalesce(disabled_at, $2) END
+                WHERE id = $1::uuid""",
+                user_id,
+                at,
+            )
 
     async def list_users(self, limit: int, after: tuple[datetime, str] | None) -> list[User]:
         """Users, newest first, after a position (created, id)."""

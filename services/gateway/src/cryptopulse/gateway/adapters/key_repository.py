@@ -14,6 +14,7 @@ _KEY: Final = (
     "id, user_id, name, hash, scopes, tier, addresses, created_at, expires_at, revoked_at, last_used_at, "
     "last_address, replaces"
 )
+_OWNER: Final = "CASE WHEN user_id ~ '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$' THEN user_id::uuid END"
 _CHANGEABLE: Final = frozenset({"name", "scopes", "addresses", "expires_at", "revoked_at"})
 KEPT: Final = timedelta(hours=24)
 IN_FLIGHT: Final = timedelta(seconds=60)
@@ -45,9 +46,13 @@ class PostgresKeys:
             )
 
     async def find(self, key_id: str) -> KeyRecord | None:
-        """The key of an id."""
+        """The key of an id, and whether its owner is disabled. An owner from elsewhere has no account, so is not."""
         async with self._db.connection() as conn:
-            row = await conn.fetchrow(f"SELECT {_KEY} FROM api_keys WHERE id = $1", key_id)  # noqa: S608 - a constant list
+            row = await conn.fetchrow(
+                f"SELECT {_KEY}, EXISTS (SELECT FROM users WHERE disabled_at IS NOT NULL AND users.id = {_OWNER}) "  # noqa: S608 - constants
+                "AS is_owner_disabled FROM api_keys WHERE id = $1",
+                key_id,
+            )
         return None if row is None else KeyRecord(**row)
 
     async def of_user(self, user_id: str, limit: int, after: tuple[datetime, str] | None) -> list[KeyRecord]:

@@ -20,6 +20,8 @@ KEPT_SECONDS: Final = 86_400
 """Longer than any access token lives."""
 CHANGED: Final = "changed:"
 """Announces a key whose record changed: forget it, do not refuse it."""
+RESTORED: Final = "restored:"
+"""Announces, and lists for who was away, a user who counts again."""
 
 
 class RedisRevocations:
@@ -32,7 +34,7 @@ class RedisRevocations:
         self._listeners: list[Callable[[str], object]] = []
 
     def listen(self, listener: Callable[[str], object]) -> None:
-        """Call `listener` with every id that is revoked or changed, wherever that happens."""
+        """Call `listener` with every id that is revoked, changed or restored, wherever that happens."""
         self._listeners.append(listener)
 
     def is_revoked(self, ident: str) -> bool:
@@ -41,16 +43,24 @@ class RedisRevocations:
 
     async def revoke(self, idents: Sequence[str]) -> None:
         """Revoke ids: here at once, elsewhere through Redis. Raises `StoreUnavailable` when others could not be told."""
+        await self._tell(idents)
+
+    async def restore(self, idents: Sequence[str]) -> None:
+        """Let ids count again, here and elsewhere. Raises `StoreUnavailable` when others could not be told."""
+        await self._tell([f"{RESTORED}{ident}" for ident in idents])
+
+    async def _tell(self, idents: Sequence[str]) -> None:
         if not idents:
             return
         for ident in idents:
             self._take(ident)
         until = self._clock.now_ms() / 1_000 + KEPT_SECONDS
         async with store_errors():
-            pipeline = self._redis.pipeline(transaction=False)
+            pipeline = self._redis.pipeline(transaction=True)
             for ident in idents:
                 if not ident.startswith(CHANGED):
                     pipeline.zadd(keys.REVOCATIONS, {ident: until})
+                    pipeline.zrem(keys.REVOCATIONS, _opposite(ident))
                 pipeline.publish(keys.REVOCATIONS, ident)
             pipeline.zremrangebyscore(keys.REVOCATIONS, "-inf", self._clock.now_ms() / 1_000)
             pipeline.expire(keys.REVOCATIONS, KEPT_SECONDS)
@@ -83,7 +93,9 @@ class RedisRevocations:
                 self._forget()
 
     def _take(self, ident: str, until: float | None = None) -> None:
-        if not ident.startswith(CHANGED):
+        if ident.startswith(RESTORED):
+            self._until.pop(_opposite(ident), None)
+        elif not ident.startswith(CHANGED):
             self._until[ident] = until or self._clock.now_ms() / 1_000 + KEPT_SECONDS
         for listener in self._listeners:
             listener(ident)
@@ -92,3 +104,7 @@ class RedisRevocations:
         now = self._clock.now_ms() / 1_000
         for ident in [ident for ident, until in self._until.items() if until <= now]:
             del self._until[ident]
+
+
+def _opposite(ident: str) -> str:
+    return ident.removeprefix(RESTORED) if ident.startswith(RESTORED) else f"{RESTORED}{ident}"

@@ -9,7 +9,15 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from cryptopulse.common.clock import Clock
-from cryptopulse.common.errors import Conflict, FieldError, Invalid, LimitExceeded, NotFound, Unauthenticated
+from cryptopulse.common.errors import (
+    Conflict,
+    FieldError,
+    Forbidden,
+    Invalid,
+    LimitExceeded,
+    NotFound,
+    Unauthenticated,
+)
 from cryptopulse.common.telemetry.logging import get_logger
 from cryptopulse.gateway.application.ports import Accounts, Mailer, Passwords, Revocations, Tokens
 from cryptopulse.gateway.domain import accounts as rules
@@ -91,7 +99,10 @@ class AccountService:
         return user
 
     async def login(self, email: str, password: str, device: Device) -> TokenPair:
-        """A new session. An unknown user, a wrong password and a locked account look and last the same."""
+        """A new session. An unknown user, a wrong password and a locked account look and last the same.
+
+        That an account is disabled is told only to who knows its password.
+        """
         user = await self._store.user_by_email(email.strip().lower())
         now = self._now()
         matches = await self._passwords.verify(user.password_hash if user else None, password)
@@ -102,6 +113,7 @@ class AccountService:
                 until = now + timedelta(seconds=pause) if pause else None
                 await self._store.record_failure(user.id, until)
             raise Unauthenticated("the address or the password is wrong", code="wrong-credentials")
+        _check_enabled(user)
         renewed = (
             await self._passwords.hash(password) if self._passwords.is_outdated(user.password_hash) else None
         )
@@ -148,6 +160,7 @@ class AccountService:
             raise Unauthenticated(
                 "the refresh token is not valid: log in again", code="invalid-refresh-token"
             )
+        _check_enabled(user)
         following = rules.successor(refresh_token, self._secret)
         expires = min(now + timedelta(days=rules.REFRESH_DAYS), found.session.ends_at)
         await self._store.rotate(
@@ -185,7 +198,7 @@ class AccountService:
 
     async def user(self, user_id: str) -> User:
         """A user. Raises `NotFound`: a token from elsewhere names somebody who has no account here."""
-        found = await self._store.user_by_id(user_id) if _is_uuid(user_id) else None
+        found = await self._store.user_by_id(user_id) if rules.is_user_id(user_id) else None
         if found is None:
             raise NotFound("this caller has no account here: the token comes from elsewhere")
         return found
@@ -209,9 +222,9 @@ class AccountService:
         await self.end_all(user.id, "password changed", keep)
 
     async def forgot(self, email: str) -> None:
-        """Mail a single-use token to an address that has an account; nothing tells whether it has one."""
+        """Mail a single-use token to an address that has an account in use; nothing tells whether it has one."""
         user = await self._store.user_by_email(email.strip().lower())
-        if user is not None:
+        if user is not None and user.disabled_at is None:
             await self._mail(
                 user,
                 "reset",
@@ -220,11 +233,12 @@ class AccountService:
             )
 
     async def reset(self, token: str, password: str) -> None:
-        """A new password by a mailed token; all sessions end."""
+        """A new password by a mailed token; all sessions end. Who is disabled stays so, with the old password."""
         self._check_password(password, "")
         user_id = await self._store.use_mail_token(rules.token_hash(token), "reset", self._now())
         if user_id is None:
             raise Invalid("the token is not valid, was used or has expired", code="invalid-token")
+        _check_enabled(await self.user(user_id))
         await self._store.set_password(user_id, await self._passwords.hash(password), self._now())
         await self.end_all(user_id, "password reset")
 
@@ -265,9 +279,6 @@ class AccountService:
         )
 
 
-def _is_uuid(text: str) -> bool:
-    try:
-        uuid.UUID(text)
-    except ValueError:
-        return False
-    return True
+def _check_enabled(user: User) -> None:
+    if user.disabled_at is not None:
+        raise Forbidden(rules.DISABLED, code="account-disabled")

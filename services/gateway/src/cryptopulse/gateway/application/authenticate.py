@@ -14,6 +14,7 @@ from cryptopulse.common.contracts.identity import Identity
 from cryptopulse.common.errors import Forbidden, Unauthenticated
 from cryptopulse.gateway.application.ports import KeyRecord, Keys, Revocations, Tokens
 from cryptopulse.gateway.domain import api_keys, scopes
+from cryptopulse.gateway.domain.accounts import DISABLED
 from cryptopulse.gateway.domain.limits import TIERS
 
 KEY_CACHE_SECONDS: Final = 30.0
@@ -35,6 +36,7 @@ class Caller:
 class _Entry:
     caller: Caller | None
     fresh_until: float
+    is_disabled: bool = False
 
 
 class Authenticator:
@@ -54,7 +56,7 @@ class Authenticator:
         if entry is None or entry.caller is None:
             return None
         now = self._clock.now_us() / 1e6
-        if now >= entry.fresh_until or self._is_revoked(entry.caller.identity):
+        if now >= entry.fresh_until or self.is_revoked(entry.caller.identity):
             return None
         if entry.caller.addresses and not api_keys.is_address_allowed(address, list(entry.caller.addresses)):
             return None
@@ -72,7 +74,7 @@ class Authenticator:
         return self._by_token(credential)
 
     def forget_keys(self) -> None:
-        """Look keys up again at their next use: one of them was changed."""
+        """Look keys up again at their next use: one of them was changed, or its owner may use it again."""
         for digest in [
             digest
             for digest, entry in self._cache.items()
@@ -92,7 +94,7 @@ class Authenticator:
             kind="user",
             session_id=claims.session_id,
         )
-        if self._is_revoked(identity):
+        if self.is_revoked(identity):
             raise Unauthenticated("the session has ended: log in again", code="revoked")
         caller = Caller(identity, claims.expires_at)
         self._remember(token, caller, claims.expires_at)
@@ -106,7 +108,7 @@ class Authenticator:
         now = self._clock.now_us() / 1e6
         entry = self._cache.get(digest)
         if entry is not None and entry.caller is None and now < entry.fresh_until:
-            raise Unauthenticated("the API key is not valid", code="invalid-key")
+            raise _refusal(entry.is_disabled)
         record = await self._keys.find(key.id)
         if (
             record is None
@@ -114,7 +116,10 @@ class Authenticator:
             or not self._is_alive(record, now)
         ):
             self._remember(text, None, now + KEY_CACHE_SECONDS)
-            raise Unauthenticated("the API key is not valid", code="invalid-key")
+            raise _refusal(is_disabled=False)
+        if record.is_owner_disabled:
+            self._remember(text, None, now + KEY_CACHE_SECONDS, is_disabled=True)
+            raise _refusal(is_disabled=True)
         if not api_keys.is_address_allowed(address, record.addresses):
             raise Forbidden("this API key may not be used from your address", code="address-not-allowed")
         until = record.expires_at.timestamp() if record.expires_at is not None else None
@@ -136,7 +141,8 @@ class Authenticator:
         ended = record.revoked_at is not None and record.revoked_at <= at
         return not ended and (record.expires_at is None or record.expires_at > at)
 
-    def _is_revoked(self, identity: Identity) -> bool:
+    def is_revoked(self, identity: Identity) -> bool:
+        """True when the session, the key or the user behind an identity has lost its right since."""
         revoked = self._revocations.is_revoked
         return (
             (identity.session_id is not None and revoked(identity.session_id))
@@ -144,8 +150,11 @@ class Authenticator:
             or revoked(f"user:{identity.user_id}")
         )
 
-    def _remember(self, credential: str, caller: Caller | None, fresh_until: float) -> None:
-        self._cache[hashlib.sha256(credential.encode()).digest()] = _Entry(caller, fresh_until)
+    def _remember(
+        self, credential: str, caller: Caller | None, fresh_until: float, *, is_disabled: bool = False
+    ) -> None:
+        entry = _Entry(caller, fresh_until, is_disabled)
+        self._cache[hashlib.sha256(credential.encode()).digest()] = entry
         while len(self._cache) > CACHE_SIZE:
             self._cache.popitem(last=False)
 
@@ -157,3 +166,9 @@ class Authenticator:
             self._noted.clear()
         self._noted[key_id] = now
         await self._keys.used(key_id, datetime.fromtimestamp(self._clock.now_us() / 1e6, UTC), address)
+
+
+def _refusal(is_disabled: bool) -> Forbidden | Unauthenticated:
+    if is_disabled:
+        return Forbidden(DISABLED, code="account-disabled")
+    return Unauthenticated("the API key is not valid", code="invalid-key")

@@ -73,6 +73,8 @@ class KeyRecord:
     last_used_at: datetime | None = None
     last_address: str | None = None
     replaces: str | None = None
+    is_owner_disabled: bool = False
+    """Told by `Keys.find` alone."""
 
 
 class Accounts(Protocol):
@@ -134,6 +136,9 @@ class Revocations(Protocol):
 
     def is_revoked(self, ident: str) -> bool: ...
     async def revoke(self, idents: Sequence[str]) -> None: ...
+    async def restore(self, idents: Sequence[str]) -> None:
+        """Let ids count again. Only for users: what was given to them before stays revoked by its own id."""
+        ...
 
 
 class Mailer(Protocol):

@@ -8,6 +8,7 @@ from typing import Any
 
 from cryptopulse.common.clock import Clock
 from cryptopulse.gateway.application.accounts import AccountService
+from cryptopulse.gateway.application.administer import Administration
 from cryptopulse.gateway.application.authenticate import Authenticator
 from cryptopulse.gateway.application.fan_out import Hub
 from cryptopulse.gateway.application.feeds import Feeds
@@ -30,6 +31,7 @@ class UseCases:
     limits: Limits
     accounts: AccountService
     keys: KeyService
+    administration: Administration
     services: Services
     idempotency: Idempotency
     tokens: Tokens

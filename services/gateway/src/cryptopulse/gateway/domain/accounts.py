@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import uuid
 from base64 import urlsafe_b64encode
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -18,6 +19,8 @@ REFRESH_DAYS: Final = 30
 SESSION_DAYS: Final = 90
 REUSE_GRACE_SECONDS: Final = 10
 MAIL_TOKEN_MINUTES: Final = {"verify": 48 * 60, "reset": 30}
+DISABLED: Final = "this account is disabled: ask the operators"
+"""What is told, with the code `account-disabled`, to who has proven that the account is his."""
 
 COMMON_PASSWORDS: Final = frozenset(
     [
@@ -115,6 +118,8 @@ class User:
     failed_logins: int
     locked_until: datetime | None
     created_at: datetime
+    disabled_at: datetime | None = None
+    """Since when an operator keeps him out; None while he may come in."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +143,15 @@ class RefreshToken:
     session: Session
     expires_at: datetime
     spent_at: datetime | None
+
+
+def is_user_id(text: str) -> bool:
+    """True for what may be the id of a user here; tokens from elsewhere name users in other ways."""
+    try:
+        uuid.UUID(text)
+    except ValueError:
+        return False
+    return True
 
 
 def password_fault(password: str, email: str) -> str | None:

@@ -24,6 +24,7 @@ USER: Final = (
     "failed_logins",
     "locked_until",
     "created_at",
+    "disabled_at",
 )
 KEY: Final = (
     "id",
@@ -51,7 +52,9 @@ def tools(opened: Open) -> dict[str, Tool]:
 
     return {
         "users": Tool(
-            "list users, give or take the right to administer, end sessions", _users, answered(_act_on_users)
+            "list users, disable them, give or take the right to administer, end sessions",
+            _users,
+            answered(_act_on_users),
         ),
         "keys": Tool("list or revoke API keys", _keys, answered(_act_on_keys)),
     }
@@ -65,6 +68,8 @@ def _users(parser: argparse.ArgumentParser) -> None:
         ("grant-admin", "let a user use /v1/admin, from his next login on"),
         ("revoke-admin", "take that right and end his sessions"),
         ("end-sessions", "end all sessions of a user: each device logs in again"),
+        ("disable", "keep a user out at once: sessions end, sockets close, keys rest until he is enabled"),
+        ("enable", "let a disabled user log in and use his keys again"),
     ):
         wishes.add_parser(wish, help=text).add_argument("email")
 
@@ -78,6 +83,10 @@ async def _act_on_users(wish: argparse.Namespace, administration: Administration
             _show(await administration.user(wish.email), USER)
         case "end-sessions":
             print(f"{await administration.end_sessions(wish.email)} sessions ended")  # noqa: T201 - the answer of a command
+        case "disable":
+            _show(await administration.disable(wish.email, by="command"), USER)
+        case "enable":
+            _show(await administration.enable(wish.email, by="command"), USER)
         case _:
             await administration.set_admin(wish.email, wish.wish == "grant-admin")
             _show(await administration.user(wish.email), USER)

@@ -24,6 +24,7 @@ from cryptopulse.gateway.entrypoints.http.operations import client_address, cred
 from cryptopulse.gateway.entrypoints.socket_protocol import socket_of
 
 BEARER: Final = "bearer."
+REVOKED: Final = "the credential was revoked"
 IN_QUERY: Final = frozenset({"token", "access_token", "api_key", "apikey", "key", "jwt", "authorization"})
 
 
@@ -75,6 +76,10 @@ class SocketDoor:
         if fault:
             connection.close(protocol.CLOSE_BAD_TOKEN, fault)
             return None
+        # Whose right ended while we were waiting above was not among the connections that the hub closed.
+        if self.use.authenticator.is_revoked(identity):
+            connection.close(protocol.CLOSE_AUTH_EXPIRED, REVOKED)
+            return None
         self.use.hub.add(connection)
         return connection
 
@@ -89,6 +94,8 @@ class SocketDoor:
         before = connection.identity.user_id
         if before is not None and before != caller.identity.user_id:
             return "this connection belongs to another user: open a new one"
+        if self.use.authenticator.is_revoked(caller.identity):
+            return REVOKED
         connection.identity = caller.identity
         connection.authenticated_until = caller.until
         connection.warned = False

@@ -16,6 +16,7 @@ from starlette.routing import BaseRoute, Route
 from cryptopulse.common.contracts.http.ingest import FeedControlled
 from cryptopulse.common.contracts.http.spec import RouteSpec
 from cryptopulse.common.contracts.identity import Identity
+from cryptopulse.common.errors import Conflict
 from cryptopulse.common.telemetry.logging import get_logger
 from cryptopulse.common.web.pagination import Cursor
 from cryptopulse.gateway.application.use_cases import UseCases
@@ -51,6 +52,7 @@ class UserView(BaseModel):
     failed_logins: int
     locked_until: datetime | None
     created_at: datetime
+    disabled_at: datetime | None
 
 
 class UserList(BaseModel):
@@ -124,6 +126,21 @@ async def list_users(use: UseCases, call: Call) -> Response:
     return Response(body.model_dump_json().encode(), media_type="application/json")
 
 
+async def disable_user(use: UseCases, call: Call) -> Response:
+    """Keep a user out."""
+    user_id = call.params["user_id"]
+    if user_id == call.user_id:
+        raise Conflict("this is your own account: another administrator must do this", code="own-account")
+    user = await use.administration.disable(user_id, by=call.user_id)
+    return Response(_view(user).model_dump_json().encode(), media_type="application/json")
+
+
+async def enable_user(use: UseCases, call: Call) -> Response:
+    """Let him in again."""
+    user = await use.administration.enable(call.params["user_id"], by=call.user_id)
+    return Response(_view(user).model_dump_json().encode(), media_type="application/json")
+
+
 async def list_providers(use: UseCases, _call: Call) -> Response:
     """How the feeds are."""
     return json_response({"data": use.feeds.public()})
@@ -173,17 +190,22 @@ def _operation(
     response: type,
     handler: Handler,
     query: type | None = None,
+    errors: tuple[int, ...] = (400, 401, 403, 404, 422, 503),
 ) -> Operation:
     spec = RouteSpec(
         method,  # type: ignore[arg-type]  # literals below
         f"/v1/admin{path}", name, summary, ADMIN, 1, None, response, query=query, tags=("admin",),
-        errors=(400, 401, 403, 404, 422, 503),
+        errors=errors,
     )  # fmt: skip
     return Operation(spec, handler, auth="login", is_limited=False)
 
 
 OPERATIONS: Final = (
     _operation("GET", "/users", "list_users", "Who has an account", UserList, list_users, UserQuery),
+    _operation("POST", "/users/{user_id}/disable", "disable_user", "Keep a user out: sessions end, sockets close, keys rest",
+               UserView, disable_user, errors=(400, 401, 403, 404, 409, 422, 503)),
+    _operation("POST", "/users/{user_id}/enable", "enable_user", "Let a disabled user log in and use his keys again",
+               UserView, enable_user),
     _operation("GET", "/providers", "list_providers", "State of the feeds", ProviderList, list_providers),
     _operation("POST", "/providers/{provider}/pause", "pause_provider", "Close a venue's sockets until it is resumed",
                FeedControlled, _control("pause")),
