@@ -9,7 +9,7 @@ from typing import Any, Final
 import yaml
 
 from cryptopulse.common.config import SERVICES as FACTS
-from cryptopulse.common.config import describe
+from cryptopulse.common.config import ServiceSettings, describe
 from cryptopulse.gateway.adapters.target_watch import POLL_SECONDS
 from cryptopulse.gateway.bootstrap import WITHDRAWAL_SECONDS
 from tests.deploy.cfn import ROOT, SERVICES, Template
@@ -211,6 +211,8 @@ def settings_agree(stage: Stage) -> Iterator[str]:
         for name in sorted(given - variables.keys()):
             yield f"{stack}: {name} is not a setting of {container['Name']}"
         for one in variables.values():
+            if stack != "migrate" and one.field in ServiceSettings.model_fields and one.name not in given:
+                yield f"{stack}: {one.name} is a setting of every service and not given"
             if one.required and one.name not in given:
                 yield f"{stack}: {one.name} is required and not given"
             if one.secret and one.name in environment(container):

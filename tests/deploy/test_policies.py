@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 
 import pytest
 
 from tests.deploy import policies
-from tests.deploy.cfn import PARAMS, STACKS, all_stacks, text_of
+from tests.deploy.cfn import PARAMS, SERVICES, STACKS, all_stacks, text_of
 
 Policy = Callable[[policies.Stage], Iterator[str]]
 
@@ -36,6 +37,7 @@ MISTAKES: dict[str, tuple[str, str, str, Policy, str]] = {
     "credentials in a URL": ("portfolio", "http://ingestor:9101", '"http://user:pass@ingestor:9101"', policies.secrets_stay_secret, "INGESTOR_URL stands in Environment"),
     "unknown setting": ("ingestor", "CRYPTOPULSE_INGESTOR_VENUES", "CRYPTOPULSE_INGESTOR_VENUE", policies.settings_agree, "is not a setting"),
     "missing setting": ("alerts", "            - {Name: REDIS_URL, ValueFrom: !Ref RedisUrlArn}\n", "", policies.settings_agree, "REDIS_URL is required"),
+    "a service without traces": ("portfolio", "            - {Name: OTEL_EXPORTER_OTLP_ENDPOINT, Value: !Ref TracesEndpoint}\n", "", policies.settings_agree, "a setting of every service"),
     "RabbitMQ 4 on a wrong instance": ("data", "HostInstanceType: !Ref BrokerInstanceType", "HostInstanceType: mq.m5.large", policies.broker_is_right, "does not run on mq.m5.large"),
     "cluster broker with one subnet": ("data", "SubnetIds: !If [IsCluster, !Ref PrivateSubnetIds, [!Select [0, !Ref PrivateSubnetIds]]]", "SubnetIds: [!Select [0, !Ref PrivateSubnetIds]]", policies.broker_is_right, "with 1 subnets"),
     "another RabbitMQ than compose": ("data", 'EngineVersion: "4.2"', 'EngineVersion: "4.1"', policies.broker_is_right, "but compose runs"),
@@ -73,6 +75,29 @@ def test_a_planted_mistake_is_found(mistake: str) -> None:
     assert good in text, "the mistake cannot be planted any more"
     found = list(policy(all_stacks("large", {stack: text.replace(good, bad, 1)})))
     assert [one for one in found if finding in one], found
+
+
+@pytest.mark.parametrize("params", PARAMS)
+def test_traces_go_nowhere_unless_a_stage_names_a_collector(params: str) -> None:
+    given = {
+        stack: policies.environment(container).get("OTEL_EXPORTER_OTLP_ENDPOINT")
+        for stack, _, container in policies.tasks(all_stacks(params))
+        if stack in SERVICES
+    }
+    assert given == dict.fromkeys(SERVICES, "")
+
+
+@pytest.mark.parametrize("stack", SERVICES)
+@pytest.mark.parametrize(
+    ("endpoint", "is_taken"),
+    [
+        ("", True), ("http://collector.internal:4318", True), ("https://otlp.example.com/a/b", True),
+        ("collector:4318", False), ("http://user:password@collector:4318", False), ("http://", False),
+    ],
+)  # fmt: skip
+def test_a_collector_is_an_address_without_credentials(stack: str, endpoint: str, is_taken: bool) -> None:
+    pattern = all_stacks("small")[stack].raw["Parameters"]["TracesEndpoint"]["AllowedPattern"]
+    assert (re.fullmatch(pattern, endpoint) is not None) is is_taken
 
 
 def test_every_policy_has_a_mistake_that_it_finds() -> None:
