@@ -1,4 +1,4 @@
-"""`python -m tools.local_stack`: run, servers, exec, env, example, clean, system."""
+"""`python -m tools.local_stack`: run, servers, exec, env, example, clean, system, programs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tools.local_stack.bare import clean, exec_with_servers, serve
 from tools.local_stack.config import EXIT_CONFIG, ConfigError, run_folder
 from tools.local_stack.console import complain, stop_signals
 from tools.local_stack.dotenv import DotenvError, with_dotenv
-from tools.local_stack.system import provide
+from tools.local_stack.system import provide, provide_programs
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 
@@ -53,6 +53,8 @@ def _parser() -> argparse.ArgumentParser:
     tasks.add_parser("example", help="write .env.example from the services' settings")
     tasks.add_parser("clean", help="remove the run folder with all data in it")
     tasks.add_parser("system", help="install the servers that are missing")
+    programs = tasks.add_parser("programs", help="install programs that are missing, without starting them")
+    programs.add_argument("wanted", nargs="+", metavar="PROGRAM=PACKAGE")
     return parser
 
 
@@ -87,6 +89,9 @@ def _do(args: argparse.Namespace) -> int:
         return 0
     if args.task == "system":
         provide(environ, DockerEngine())
+        return 0
+    if args.task == "programs":
+        provide_programs(args.wanted)
         return 0
     if args.task == "run":
         from tools.local_stack.stack import Stack

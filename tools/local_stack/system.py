@@ -1,10 +1,13 @@
-"""Installs the servers that are missing, by apt: at once as root, else by telling the one line to run."""
+"""Installs the servers and programs that are missing, by apt: at once as root, else by telling the one line to run."""
 
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 
 from cryptopulse.common.testing.servers.choose import Choice, Kind, advice, choose_all
 from cryptopulse.common.testing.servers.docker import Engine
@@ -12,6 +15,7 @@ from cryptopulse.common.testing.servers.faults import StackError
 from tools.local_stack.console import say
 
 _APT_SECONDS = 900
+_POLICY = Path("/usr/sbin/policy-rc.d")
 
 
 def provide(environ: Mapping[str, str], engine: Engine) -> list[Choice]:
@@ -31,9 +35,41 @@ def provide(environ: Mapping[str, str], engine: Engine) -> list[Choice]:
     return choices
 
 
+def provide_programs(wanted: Sequence[str]) -> None:
+    """Install what is missing of programs, each told as `program=package`. Raises `StackError` with advice."""
+    pairs = [one.partition("=") for one in wanted]
+    packages = [package or program for program, _, package in pairs if shutil.which(program) is None]
+    if not packages:
+        return
+    if os.geteuid() != 0 or shutil.which("apt-get") is None:
+        raise StackError(
+            f"{', '.join(packages)} cannot be installed from here: as root on Debian or Ubuntu, "
+            f"apt-get update && apt-get install -y {' '.join(packages)}"
+        )
+    _install(packages)
+
+
+@contextmanager
+def _nothing_starts() -> Iterator[None]:
+    """A policy against starting what is installed, unless the machine has one of its own: our servers are private ones."""
+    if _POLICY.exists():
+        yield
+        return
+    _POLICY.write_text("#!/bin/sh\nexit 101\n", encoding="utf-8")
+    _POLICY.chmod(0o755)
+    try:
+        yield
+    finally:
+        _POLICY.unlink(missing_ok=True)
+
+
 def _install(packages: list[str]) -> None:
     say("setup", f"installing {' '.join(packages)} by apt")
-    # RUNLEVEL=1 keeps the packages from starting their own servers: ours are private ones.
+    with _nothing_starts():
+        _run_apt(packages)
+
+
+def _run_apt(packages: list[str]) -> None:
     env = {**os.environ, "DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"}
     options = ["-qq", "-o", "DPkg::Lock::Timeout=120", "-o", "Acquire::Retries=3"]
     for command in (

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -37,6 +39,14 @@ def apt(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
 
     monkeypatch.setattr("tools.local_stack.system.subprocess.run", run)
     return ran
+
+
+@pytest.fixture(autouse=True)
+def policy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """Where the machine's policy on starting what is installed would be."""
+    place = tmp_path / "policy-rc.d"
+    monkeypatch.setattr(system, "_POLICY", place)
+    return place
 
 
 def pretend(monkeypatch: pytest.MonkeyPatch, user: int, *states: list[Choice]) -> None:
@@ -94,3 +104,69 @@ def test_a_backend_without_any_way_is_never_taken_for_installed(
     pretend(monkeypatch, 0, still_missing, [replace(one) for one in still_missing])
     with pytest.raises(StackError, match="no RabbitMQ here"):
         system.provide({}, NoEngine())
+
+
+def only(monkeypatch: pytest.MonkeyPatch, *programs: str, user: int = 0) -> None:
+    """A machine with these programs alone."""
+    monkeypatch.setattr(
+        "tools.local_stack.system.shutil.which", lambda name: name if name in programs else None
+    )
+    monkeypatch.setattr("tools.local_stack.system.os.geteuid", lambda: user)
+
+
+def test_root_installs_the_programs_that_are_missing(
+    monkeypatch: pytest.MonkeyPatch, apt: list[list[str]]
+) -> None:
+    only(monkeypatch, "haproxy", "apt-get")
+    system.provide_programs(["promtool=prometheus", "haproxy=haproxy"])
+    assert [command[1] for command in apt] == ["update", "install"]
+    assert apt[1][-1] == "prometheus"
+    assert "haproxy" not in apt[1]
+
+
+def test_programs_that_are_there_are_not_installed(
+    monkeypatch: pytest.MonkeyPatch, apt: list[list[str]]
+) -> None:
+    only(monkeypatch, "promtool", user=1000)
+    system.provide_programs(["promtool=prometheus"])
+    assert apt == []
+
+
+@pytest.mark.parametrize(("programs", "user"), [(["apt-get"], 1000), ([], 0)])
+def test_who_may_not_install_programs_is_told_how(
+    monkeypatch: pytest.MonkeyPatch, apt: list[list[str]], programs: list[str], user: int
+) -> None:
+    only(monkeypatch, *programs, user=user)
+    with pytest.raises(StackError, match="apt-get install -y prometheus haproxy"):
+        system.provide_programs(["promtool=prometheus", "haproxy=haproxy"])
+    assert apt == []
+
+
+@pytest.mark.parametrize("code", [0, 100])
+def test_nothing_that_is_installed_is_started(
+    monkeypatch: pytest.MonkeyPatch, policy: Path, code: int
+) -> None:
+    seen: list[str] = []
+
+    def run(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
+        seen.append(policy.read_text())
+        assert policy.stat().st_mode & 0o111
+        return subprocess.CompletedProcess(command, code, stdout="", stderr="")
+
+    monkeypatch.setattr("tools.local_stack.system.subprocess.run", run)
+    only(monkeypatch, "apt-get")
+    with contextlib.suppress(StackError):
+        system.provide_programs(["promtool=prometheus"])
+    assert seen
+    assert set(seen) == {"#!/bin/sh\nexit 101\n"}
+    assert not policy.exists()
+
+
+def test_a_policy_of_the_machine_stays(
+    monkeypatch: pytest.MonkeyPatch, policy: Path, apt: list[list[str]]
+) -> None:
+    policy.write_text("its own")
+    only(monkeypatch, "apt-get")
+    system.provide_programs(["promtool=prometheus"])
+    assert policy.read_text() == "its own"
+    assert apt
