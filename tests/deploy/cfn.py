@@ -69,7 +69,8 @@ class Template:
 
     stack: str
     raw: dict[str, Any]
-    parameters: dict[str, Any]
+    size_bytes: int
+    parameters: dict[str, Any] = field(default_factory=dict)
     conditions: dict[str, bool] = field(default_factory=dict)
     resources: dict[str, dict[str, Any]] = field(default_factory=dict)
 
@@ -82,10 +83,11 @@ class Template:
 
 def resolve(stack: str, params: str = "large", *, text: str | None = None) -> Template:
     """Resolve a stack with a file of parameters; a parameter that an earlier stack gives stands as `<Name>`."""
-    raw = parse(text if text is not None else text_of(stack))
+    text = text if text is not None else text_of(stack)
+    raw = parse(text)
     given = json.loads((FOLDER / f"params/{params}.json").read_text(encoding="utf-8"))
     values = {**given.get("all", {}), **given.get(stack, {})}
-    template = Template(stack, raw, {})
+    template = Template(stack, raw, len(text.encode()))
     for name, declared in raw.get("Parameters", {}).items():
         value = values.get(name, declared.get("Default"))
         if value is None and (image := re.fullmatch(r"(\w+)Image", name)):

@@ -10,9 +10,11 @@ import yaml
 
 from cryptopulse.common.config import SERVICES as FACTS
 from cryptopulse.common.config import ServiceSettings, describe
+from cryptopulse.common.telemetry.cloudwatch import FIGURES
 from cryptopulse.gateway.adapters.target_watch import POLL_SECONDS
 from cryptopulse.gateway.bootstrap import WITHDRAWAL_SECONDS
 from tests.deploy.cfn import ROOT, SERVICES, Template
+from tests.deploy.cloudwatch import looked_at, queue_names
 from tools.local_stack.config import settings_of
 
 Stage = Mapping[str, Template]
@@ -38,6 +40,8 @@ WITHOUT_RESOURCE: Final = (
     "elasticloadbalancing:DescribeTargetHealth",
 )
 """Actions that can be allowed on everything only."""
+ALTERNATE: Final = frozenset({"AlternateTargetGroupArn", "ProductionListenerRule", "RoleArn"})
+"""What a balancer must be given for a deployment that is not a rolling one."""
 TLS_POLICY: Final = re.compile(r"^ELBSecurityPolicy-TLS13-1-[23]-")
 
 
@@ -234,6 +238,13 @@ def services_roll_back(stage: Stage) -> Iterator[str]:
             yield f"{stack}: fewer tasks than wanted during a deployment"
         if rollout.get("DeploymentCircuitBreaker") != {"Enable": True, "Rollback": True}:
             yield f"{stack}: no circuit breaker with rollback"
+        needed = ALTERNATE if rollout.get("Strategy", "ROLLING") != "ROLLING" else frozenset()
+        for balancer in service.get("LoadBalancers", []):
+            alternate = balancer.get("AdvancedConfiguration", {})
+            if alternate.keys() - {"TestListenerRule"} != needed:
+                yield f"{stack}: {rollout.get('Strategy', 'ROLLING')} needs {sorted(needed) or 'no alternate'}"
+            if alternate.get("AlternateTargetGroupArn") == balancer["TargetGroupArn"]:
+                yield f"{stack}: blue and green are one target group"
         alarms = rollout.get("Alarms", {})
         if not (alarms.get("Enable") and alarms.get("Rollback") and alarms.get("AlarmNames")):
             yield f"{stack}: no alarms that roll back"
@@ -283,11 +294,11 @@ def broker_is_right(stage: Stage) -> Iterator[str]:
 def stores_are_safe(stage: Stage) -> Iterator[str]:
     data = stage["data"]
     compose = yaml.safe_load((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))["services"]
-    for cache in data.of_type("AWS::ElastiCache::ReplicationGroup").values():
-        if not (cache["TransitEncryptionEnabled"] and cache["AtRestEncryptionEnabled"]):
+    for valkey in data.of_type("AWS::ElastiCache::ReplicationGroup").values():
+        if not (valkey["TransitEncryptionEnabled"] and valkey["AtRestEncryptionEnabled"]):
             yield "data: the cache is not encrypted"
-        if f"valkey/valkey:{cache['EngineVersion']}" != compose["valkey"]["image"]:
-            yield f"data: Valkey {cache['EngineVersion']}, but compose runs {compose['valkey']['image']}"
+        if f"valkey/valkey:{valkey['EngineVersion']}" != compose["valkey"]["image"]:
+            yield f"data: Valkey {valkey['EngineVersion']}, but compose runs {compose['valkey']['image']}"
     for database in data.of_type("AWS::RDS::DBInstance").values():
         if (
             not database["StorageEncrypted"]
@@ -349,17 +360,37 @@ def alarms_lead_somewhere(stage: Stage) -> Iterator[str]:
                 yield f"{stack}: {name} has no page in the runbooks"
 
 
+def figures_exist(stage: Stage) -> Iterator[str]:
+    written = {
+        environment(one).get(f"CRYPTOPULSE_{one['Name'].upper()}_CLOUDWATCH_NAMESPACE")
+        for _, _, one in tasks(stage)
+    }
+    for stack, where, namespace, figure, dimensions in looked_at(stage):
+        queue = dimensions.get("Queue")
+        if queue is not None and queue not in queue_names(int(stage["indicators"].parameters["Shards"])):
+            yield f"{stack}: {where} names the queue {queue}, which nobody declares"
+        if namespace.startswith("AWS/"):
+            continue
+        service = dimensions.get("Service")
+        if namespace not in written:
+            yield f"{stack}: {where} looks into {namespace}, where no service writes"
+        if figure not in {one.name for one in FIGURES}:
+            yield f"{stack}: {where} looks at {figure}, which no service writes"
+        if len(dimensions) != 1 or service not in SERVICES or (stack in SERVICES and service != stack):
+            yield f"{stack}: {where} looks at {figure} of {dimensions}, which nobody writes"
+
+
 def templates_fit(stage: Stage) -> Iterator[str]:
     for stack, template in stage.items():
-        size = (ROOT / f"deploy/ecs/{stack}.yaml").stat().st_size
-        if size > 51_200 or len(template.raw["Resources"]) > 500:
-            yield f"{stack}: {size} bytes, {len(template.raw['Resources'])} resources"
+        resources = len(template.raw["Resources"])
+        if template.size_bytes > 51_200 or resources > 500:
+            yield f"{stack}: {template.size_bytes} bytes, {resources} resources: more than CloudFormation takes"
 
 
 POLICIES: Final = (
     roles_are_named, stops_in_time, health_is_asked, containers_are_confined, images_do_not_move, traffic_arrives,
     balancer_is_right, sockets_leave_in_time, secrets_stay_secret, settings_agree, services_roll_back, scaling_is_sound, broker_is_right, stores_are_safe, state_outlives_its_stack,
-    network_is_closed, logs_end, alarms_lead_somewhere, templates_fit,
+    network_is_closed, logs_end, alarms_lead_somewhere, figures_exist, templates_fit,
 )  # fmt: skip
 
 
