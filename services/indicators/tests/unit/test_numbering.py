@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from cryptopulse.common.clock import ManualClock
-from cryptopulse.common.contracts.candles import Candle, CandleBatch
+from cryptopulse.common.contracts.candles import Candle
 from cryptopulse.common.errors import BusUnavailable
-from cryptopulse.common.testing.builders import a_candle
+from cryptopulse.common.testing.builders import a_candle, a_price_update
 from cryptopulse.indicators.adapters.publisher import BusMarketPublisher
 
 
@@ -16,15 +16,17 @@ class FakeBus:
     """Keeps what is published; the message whose turn is in `fails` is lost."""
 
     def __init__(self) -> None:
-        self.sent: list[CandleBatch] = []
+        self.sent: list[Any] = []
+        self.keys: list[tuple[str, ...]] = []
         self.fails: set[int] = set()
         self.calls = 0
 
-    async def publish(self, _topic: Any, message: Any, **_: Any) -> None:
+    async def publish(self, _topic: Any, message: Any, *, key: str, cc: Sequence[str] = (), **_: Any) -> None:
         self.calls += 1
         if self.calls in self.fails:
             raise BusUnavailable("away")
         self.sent.append(message)
+        self.keys.append((key, *cc))
 
 
 class Positions:
@@ -79,3 +81,15 @@ async def test_a_new_owner_begins_anew_under_his_epoch() -> None:
     await publisher.candles(0, 7, [a_candle(open_time=0), a_candle(open_time=60_000)])
     await publisher.candles(0, 8, [a_candle(open_time=120_000)])
     assert [row[3:] for row in told(bus)] == [(7, 1), (7, 2), (8, 1)]
+
+
+async def test_rates_that_every_replica_hears_are_told_apart_from_all_else_of_a_shard() -> None:
+    bus, _, publisher = a_publisher()
+    prices = [a_price_update(symbol=symbol) for symbol in ("BTC-USD", "USDT-USD", "ETH-USD")]
+    await publisher.prices(0, 7, prices, [a_candle("BTC-USD", closed=False)])
+    whole, rates = bus.sent
+    assert [update.symbol for update in whole.prices] == ["BTC-USD", "USDT-USD", "ETH-USD"]
+    assert [update.symbol for update in rates.prices] == ["USDT-USD"]
+    assert bus.keys == [("batch.0", "price.BTC-USD", "price.ETH-USD"), ("rates.0", "price.USDT-USD")]
+    await publisher.prices(0, 7, prices[:1], [])
+    assert len(bus.sent) == 3

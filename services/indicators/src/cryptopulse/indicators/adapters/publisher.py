@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
+from collections.abc import Set as AbstractSet
 from typing import Final, TypeVar
 
 from cryptopulse.common.bus.protocols import Publisher
@@ -15,9 +16,11 @@ from cryptopulse.common.contracts.intervals import Interval
 from cryptopulse.common.contracts.prices import PriceBatch, PriceUpdate
 from cryptopulse.common.contracts.topics import CANDLES, INDICATORS, INDICATORS_LIVE, PRICES, SIGNALS
 from cryptopulse.indicators.adapters.positions import RedisPositions
+from cryptopulse.indicators.application.rates import RateBook
 from cryptopulse.indicators.domain.numbering import Numbering
 
 MAX_BATCH: Final = 500
+RATE_SYMBOLS: Final = frozenset(RateBook.SYMBOLS)
 ItemT = TypeVar("ItemT", Candle, IndicatorUpdate)
 
 
@@ -44,12 +47,29 @@ class BusMarketPublisher:
         self, shard: int, epoch: int, prices: Sequence[PriceUpdate], forming: Sequence[Candle]
     ) -> None:
         """Newest prices and forming minutes of a shard."""
+        symbols = {update.symbol for update in prices} | {candle.symbol for candle in forming}
+        await self._say_prices(shard, epoch, prices, forming, f"batch.{shard}", symbols - RATE_SYMBOLS)
+        rates = [update for update in prices if update.symbol in RATE_SYMBOLS]
+        if rates:
+            # Every replica hears every rate: not with all else of a shard.
+            bars = [candle for candle in forming if candle.symbol in RATE_SYMBOLS]
+            named = {update.symbol for update in rates} | {bar.symbol for bar in bars}
+            await self._say_prices(shard, epoch, rates, bars, f"rates.{shard}", named)
+
+    async def _say_prices(
+        self,
+        shard: int,
+        epoch: int,
+        prices: Sequence[PriceUpdate],
+        forming: Sequence[Candle],
+        key: str,
+        symbols: AbstractSet[str],
+    ) -> None:
         message = PriceBatch(
             shard=shard, epoch=epoch, sent_us=self._clock.now_us(), prices=list(prices), forming=list(forming)
         )
-        symbols = sorted({update.symbol for update in prices} | {candle.symbol for candle in forming})
         await self._bus.publish(
-            PRICES, message, key=f"batch.{shard}", cc=[f"price.{symbol}" for symbol in symbols]
+            PRICES, message, key=key, cc=[f"price.{symbol}" for symbol in sorted(symbols)]
         )
 
     async def candles(self, shard: int, epoch: int, candles: Sequence[Candle]) -> None:
