@@ -24,7 +24,7 @@ STYLE: Final = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }
 h1 { margin-bottom: 0; } h2 { margin-top: 2.5rem; border-bottom: 1px solid var(--line); }
 table { border-collapse: collapse; width: 100%; } th, td { text-align: left; padding: .3rem .6rem; border-bottom: 1px solid var(--line); }
-td.n { text-align: right; font-variant-numeric: tabular-nums; } .up { color: var(--up); } .down { color: var(--down); }
+th.n, td.n { text-align: right; font-variant-numeric: tabular-nums; } .up { color: var(--up); } .down { color: var(--down); }
 code, pre { background: var(--soft); border-radius: 4px; padding: .1rem .3rem; } pre { padding: .8rem; overflow: auto; }
 details { border: 1px solid var(--line); border-radius: 6px; margin: .4rem 0; padding: .4rem .8rem; }
 summary { cursor: pointer; } .m { display: inline-block; min-width: 4rem; font-weight: 600; } .tag { opacity: .7; }
@@ -63,7 +63,7 @@ FRONT: Final = """<!doctype html><html lang="en"><head><meta charset="utf-8"><ti
  · <a href="/health/">health</a> · <a href="/v1/status">feeds</a></p>
 <h2>Prices <small id="state">connecting</small></h2>
 <table id="prices" data-symbols="BTC-USD,ETH-USD,SOL-USD,XRP-USD,DOGE-USD,ADA-USD,AVAX-USD,LINK-USD,DOT-USD,LTC-USD">
-<thead><tr><th>symbol</th><th>price</th><th>24 h</th><th>time (UTC)</th><th>status</th></tr></thead></table>
+<thead><tr><th>symbol</th><th class="n">price</th><th class="n">24 h</th><th class="n">time (UTC)</th><th>status</th></tr></thead></table>
 <h2>Try it</h2>
 <pre>curl {origin}/prices/BTC
 curl '{origin}/prices/BTC/history?interval=1h&amp;limit=24'
