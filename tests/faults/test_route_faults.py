@@ -7,8 +7,10 @@ import os
 import random
 import signal
 from collections import Counter
+from typing import Final
 
 import aio_pika
+import asyncpg
 import pytest
 import redis.asyncio as redis_asyncio
 
@@ -70,18 +72,29 @@ async def test_03_partition_without_reset(stand: Stand) -> None:
     await route_case(stand, Report(3, "indicators cut off from the broker, silently, 25 s"), during)
 
 
+ALARMS: Final = {
+    "memory": (
+        ("set_vm_memory_high_watermark", "0.00001"),
+        ("set_vm_memory_high_watermark", "absolute", "1GiB"),
+    ),
+    "disk": (("set_disk_free_limit", "1000000GB"), ("set_disk_free_limit", "1MB")),
+}
+
+
 @pytest.mark.broker
-async def test_04_broker_memory_alarm(stand: Stand) -> None:
+@pytest.mark.parametrize("alarm", ALARMS)
+async def test_04_broker_alarm(stand: Stand, alarm: str) -> None:
+    """No publisher is heard while it lasts."""
+    begin, end = ALARMS[alarm]
+
     async def during() -> None:
-        await asyncio.to_thread(stand.servers.rabbitmqctl, "set_vm_memory_high_watermark", "0.00001")
+        await asyncio.to_thread(stand.servers.rabbitmqctl, *begin)
         try:
             await asyncio.sleep(12)
         finally:
-            await asyncio.to_thread(
-                stand.servers.rabbitmqctl, "set_vm_memory_high_watermark", "absolute", "1GiB"
-            )
+            await asyncio.to_thread(stand.servers.rabbitmqctl, *end)
 
-    await route_case(stand, Report(4, "broker memory alarm 12 s"), during)
+    await route_case(stand, Report(4 if alarm == "memory" else 20, f"broker {alarm} alarm 12 s"), during)
 
 
 @pytest.mark.consumer
@@ -180,6 +193,33 @@ async def test_12_postgres_down_and_reset(stand: Stand) -> None:
             await asyncio.sleep(0.5)
 
     await route_case(stand, Report(12, "Postgres SIGKILL, 60 s down, then 5 resets"), during)
+
+
+@pytest.mark.postgres
+async def test_12_postgres_read_only(stand: Stand) -> None:
+    """As after a failover to a standby: every read is answered, every write refused."""
+
+    async def turn(value: str) -> None:
+        connection = await asyncpg.connect(
+            stand.servers.postgres.urls()["DATABASE_URL"],
+            server_settings={"default_transaction_read_only": "off"},
+        )
+        try:
+            await connection.execute(f"ALTER SYSTEM SET default_transaction_read_only = {value}")
+            await connection.execute("SELECT pg_reload_conf()")
+        finally:
+            await connection.close()
+
+    async def during() -> None:
+        await turn("on")
+        try:
+            await asyncio.sleep(20)
+        finally:
+            await turn("off")
+        for service in FIVE:
+            await stand.until_ready(service)
+
+    await route_case(stand, Report(12, "Postgres read-only 20 s"), during)
 
 
 @pytest.mark.postgres
