@@ -25,12 +25,15 @@ class AskedVenue:
 
     def __init__(self) -> None:
         self.asked: list[tuple[str, int, int]] = []
+        self.cursed = ""
 
     def native_by_rule(self, symbol: str) -> str:
         return symbol
 
     async def candles(self, native: str, symbol: str, interval: str, begin: int, end: int) -> list[Any]:
         self.asked.append((symbol, begin, end))
+        if symbol == self.cursed:
+            raise ZeroDivisionError("unthinkable")
         return []
 
 
@@ -116,3 +119,12 @@ async def test_a_hole_inside_a_waiting_check_goes_first_and_brings_it_along(benc
     progress = bench.backfill.progress("binance")
     assert progress is not None
     assert (progress.series_total, progress.series_done) == (2, 2)
+
+
+async def test_an_error_nobody_thought_of_costs_one_series_and_the_others_go_on(bench: Bench) -> None:
+    bench.venue.cursed = "BTC-USDT"
+    for symbol in ("BTC-USDT", "ETH-USDT"):
+        bench.backfill.ask(Series("binance", symbol, "1m", CLOSED - MINUTE, CLOSED, "hole"))
+    await bench.work()
+    assert [symbol for symbol, _, _ in bench.venue.asked] == ["BTC-USDT", "ETH-USDT"]
+    assert [message.symbol for message in bench.bus.messages] == ["ETH-USDT"]

@@ -7,11 +7,13 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from cryptopulse.common.bus.memory import MemoryBroker, MemoryBus
 from cryptopulse.common.clock import ManualClock
 from cryptopulse.common.contracts.catalogue import Instrument, InstrumentStatus
 from cryptopulse.common.errors import UpstreamUnavailable
-from cryptopulse.ingestor.application.catalogue import VenueCatalogue
+from cryptopulse.ingestor.application.catalogue import RETRY_SECONDS, VenueCatalogue
 from cryptopulse.ingestor.domain.symbols import Part, Wish
 
 HOUR = 3_601.0
@@ -25,11 +27,14 @@ class Listing:
     def __init__(self) -> None:
         self.markets: dict[str, InstrumentStatus] = {"BTC-USDT": "trading", "ETH-USDT": "trading"}
         self.is_away = False
+        self.defect: Exception | None = None
 
     def native_by_rule(self, symbol: str) -> str:
         return symbol.replace("-", "")
 
     async def instruments(self) -> list[Instrument]:
+        if self.defect is not None:
+            raise self.defect
         if self.is_away:
             raise UpstreamUnavailable("HTTP 503", retry_after_seconds=1.0)
         return [
@@ -80,6 +85,18 @@ async def test_a_list_that_cannot_be_had_changes_nothing_that_flows() -> None:
     assert not await catalogue.refresh()
     assert followed(catalogue) == ["BTC-USDT", "ETH-USDT"]
     assert "HTTP 503" in catalogue.detail
+
+
+async def test_an_error_nobody_thought_of_is_not_asked_for_again_at_once() -> None:
+    listing, clock = Listing(), ManualClock()
+    catalogue = a_catalogue(listing, clock)
+    listing.defect = ZeroDivisionError("unthinkable")
+    with pytest.raises(ZeroDivisionError):
+        await catalogue.refresh()
+    assert not await catalogue.refresh()
+    clock.advance(RETRY_SECONDS + 1)
+    listing.defect = None
+    assert await catalogue.refresh()
 
 
 async def test_the_top_is_chosen_by_volume_and_named_markets_start_without_a_list() -> None:

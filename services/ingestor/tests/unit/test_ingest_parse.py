@@ -20,11 +20,14 @@ from cryptopulse.ingestor.adapters.binance import parse as binance
 from cryptopulse.ingestor.adapters.coinbase import messages as coinbase_wire
 from cryptopulse.ingestor.adapters.coinbase import parse as coinbase
 from cryptopulse.ingestor.adapters.coingecko import parse as coingecko
-from cryptopulse.ingestor.adapters.coingecko.messages import Market
 from cryptopulse.ingestor.domain.output import ControlAnswer
 
 NOW = 1_723_161_254_087_896
 NAMES = {"BTCUSDT": "BTC-USDT", "ETHUSDT": "ETH-USDT", "BTC-USD": "BTC-USD", "ETH-USD": "ETH-USD"}
+
+
+def not_refused(row: bytes, why: str) -> None:
+    raise AssertionError(f"{row!r}: {why}")
 
 
 class Kept:
@@ -200,10 +203,13 @@ def test_binance_product_list_and_limits_are_read() -> None:
         ),
         type=binance_wire.ExchangeInfo,
     )
-    found = binance.instruments(info)
+    refused: list[str] = []
+    found = binance.instruments(info, lambda row, why: refused.append(why))
     assert [(i.symbol, i.status) for i in found] == [("BTC-USDT", "trading"), ("ABC-USDT", "halted")]
     assert str(found[0].price_increment) == "0.01"
-    assert [(p.name, p.capacity, p.period_seconds) for p in binance.pools(info, 0.7)] == [
+    assert len(refused) == 1
+    assert "币安人生" in refused[0]
+    assert [(p.name, p.capacity, p.period_seconds) for p in binance.pools(info, 0.7, not_refused)] == [
         ("request_weight", 4200, 60)
     ]
 
@@ -214,9 +220,9 @@ def test_binance_an_open_kline_and_flat_ones_are_left_out() -> None:
 
     rows = msgspec.json.decode(
         json.dumps([row(120_000, 3), row(0, 2), row(60_000, 0), row(180_000, 1)]),
-        type=list[binance_wire.Kline],
+        type=list[msgspec.Raw],
     )
-    found = binance.candles(rows, "BTC-USDT", "1m", 200_000)
+    found = binance.candles(rows, "BTC-USDT", "1m", 200_000, not_refused)
     assert [c.open_time for c in found] == [0, 120_000]
     assert (found[0].quote_volume, found[0].taker_buy_volume, found[0].trades) == (Decimal(15), Decimal(4), 2)
 
@@ -296,7 +302,7 @@ def test_coinbase_an_alias_is_no_market_of_its_own() -> None:
         },
     ]
     products = msgspec.json.decode(json.dumps({"products": rows}), type=coinbase_wire.Products)
-    assert [(i.symbol, i.status) for i in coinbase.instruments(products)] == [
+    assert [(i.symbol, i.status) for i in coinbase.instruments(products, not_refused)] == [
         ("BTC-USD", "trading"),
         ("OLD-USD", "delisted"),
     ]
@@ -304,7 +310,7 @@ def test_coinbase_an_alias_is_no_market_of_its_own() -> None:
 
 def test_coingecko_example_answer_is_read_exactly(shared_data: Path) -> None:
     raw = (shared_data / "recordings" / "coingecko_examples" / "coins_markets.json").read_bytes()
-    coins, prices = coingecko.page_of(msgspec.json.decode(raw, type=list[Market]), NOW)
+    coins, prices = coingecko.page_of(msgspec.json.decode(raw, type=list[msgspec.Raw]), NOW, not_refused)
     assert (coins[0].id, coins[0].market_cap_rank, prices[0].symbol) == ("bitcoin", 1, "BTC-USD")
     assert str(prices[0].change_24h) == "-747.3360347281705"
 
@@ -314,7 +320,7 @@ def test_coingecko_a_dead_coin_has_no_price_and_never_zero() -> None:
         b'[{"id":"dead","symbol":"ded","current_price":null},{"id":"zero","symbol":"zer","current_price":0},'
     )
     raw += b'{"id":"tiny","symbol":"tny","current_price":5.9e-06}]'
-    coins, prices = coingecko.page_of(msgspec.json.decode(raw, type=list[Market]), NOW)
+    coins, prices = coingecko.page_of(msgspec.json.decode(raw, type=list[msgspec.Raw]), NOW, not_refused)
     assert [c.id for c in coins] == ["dead", "zero", "tiny"]
     assert [(p.coin_id, p.price) for p in prices] == [("tiny", Decimal("0.0000059"))]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import Any
 
+import msgspec
 import pytest
 
 from cryptopulse.common.clock import ManualClock
@@ -135,7 +136,10 @@ def test_rows_off_the_grid_unbelievable_or_not_closed_are_left_out() -> None:
         Ohlc(5 * hour, ONE, ONE, Decimal(0), ONE),
         Ohlc(9 * hour, ONE, ONE, ONE, ONE),
     ]
-    found = candles_of(rows, "WIF-USD", "4h", 8 * hour)
+    raw = [msgspec.Raw(msgspec.json.encode(row)) for row in rows]
+    refused: list[str] = []
+    found = candles_of(raw, "WIF-USD", "4h", 8 * hour, lambda row, why: refused.append(why))
+    assert refused == []
     assert [(c.open_time, c.close, c.volume, c.trades) for c in found] == [
         (hour, Decimal("2.5"), Decimal(0), 0),
         (2 * hour, ONE, Decimal(0), 0),

@@ -42,11 +42,14 @@ class Failing:
     def __init__(self, has: set[int]) -> None:
         self.has = has
         self.is_up = False
+        self.defect: Exception | None = None
 
     def native_by_rule(self, symbol: str) -> str:
         return symbol
 
     async def trades(self, native: str, gap: Gap) -> list[Trade]:
+        if self.defect is not None:
+            raise self.defect
         if not self.is_up:
             raise UpstreamUnavailable("HTTP 418", retry_after_seconds=0.01)
         return [a_trade(n) for n in sorted(self.has) if gap.first_id <= n <= gap.last_id]
@@ -78,3 +81,20 @@ async def test_a_repair_that_takes_too_long_goes_on_beside_the_stream(
     assert [(gap.first_id, gap.last_id) for gap in lost] == [(5, 5)]
     assert [(gap.first_id, gap.last_id) for gap in repair.gaps] == [(5, 5)]
     await repair.close()
+
+
+async def test_an_error_nobody_thought_of_does_not_hold_back_what_waits_behind_the_gap() -> None:
+    sink, venue = Sink(), Failing(set())
+    venue.defect = ZeroDivisionError("unthinkable")
+    publisher: Any = sink
+    fake: Any = venue
+    ingest = Ingest("v", SystemClock(), [publisher], hold_us=0, shards=1)
+    repair = Repair(fake, ingest, SystemClock(), {}, on_loss=lambda _: None)
+    ingest.trades([a_trade(1), a_trade(7)])
+    repair.tick()
+    async with asyncio.timeout(10):
+        while repair.running:
+            await asyncio.sleep(0.01)
+    ingest.trade(a_trade(8))
+    assert [trade.trade_id for trade in sink.trades] == [1, 7, 8]
+    assert [(gap.first_id, gap.last_id) for gap in repair.gaps] == [(2, 6)]

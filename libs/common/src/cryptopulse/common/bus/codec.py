@@ -33,5 +33,5 @@ def decode(body: bytes, type_name: str | None) -> tuple[Topic, Any]:
         raise Invalid(f"unknown message type {type_name!r:.80}", code="unknown-type")
     try:
         return topic, _decoder(topic.message).decode(body)
-    except (msgspec.DecodeError, ValueError) as error:
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:
         raise Invalid(f"{type_name}: {error}", code="undecodable") from error

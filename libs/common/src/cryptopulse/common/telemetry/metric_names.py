@@ -64,6 +64,7 @@ IngestorMetric = Literal[
     "cryptopulse_last_tick_timestamp_seconds",
     "cryptopulse_provider_budget_left_ratio",
     "cryptopulse_provider_requests_total",
+    "cryptopulse_rows_refused_total",
     "cryptopulse_sequence_gaps_total",
     "cryptopulse_streams_silent_total",
     "cryptopulse_tick_batches_resent_total",

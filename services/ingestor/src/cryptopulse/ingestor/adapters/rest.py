@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import re
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
@@ -9,6 +11,8 @@ import httpx
 import msgspec
 
 from cryptopulse.common.errors import Invalid, UpstreamUnavailable
+from cryptopulse.common.telemetry.logging import get_logger
+from cryptopulse.common.telemetry.metrics import counter
 from cryptopulse.ingestor.application.ports import Quota
 from cryptopulse.ingestor.domain.quota import Priority
 
@@ -16,6 +20,14 @@ MAX_BODY_BYTES = 64 * 1024 * 1024
 DEFAULT_BLOCK_SECONDS = 60.0
 BAN_SECONDS = 120.0
 AGENT = "CryptoPulse/0.1"
+WHOLE_TIMES = 3.0
+"""An answer that drips in is cut after so many timeouts; the timeout itself holds for each read."""
+_COUNT = re.compile(r"[0-9]{1,9}", re.ASCII)
+
+_ROWS_REFUSED = counter(
+    "cryptopulse_rows_refused_total", "Rows of REST answers that were not believed.", ("venue",)
+)
+log = get_logger(__name__)
 
 T = TypeVar("T")
 
@@ -40,6 +52,8 @@ class VenueHttp:
         self._quota = quota
         self._used_header = used_header
         self._used_pool = used_pool
+        self._whole_seconds = WHOLE_TIMES * timeout_seconds
+        self._rows_refused = 0
         self._client = httpx.AsyncClient(
             timeout=timeout_seconds,
             headers={"User-Agent": AGENT, "Accept": "application/json", **(headers or {})},
@@ -61,16 +75,26 @@ class VenueHttp:
         """The decoded answer. Raises `UpstreamUnavailable` (limits, transport, nonsense) or `Invalid` (a 4xx of ours)."""
         await self._quota.spend(self.venue, weight, priority, wait_seconds=wait_seconds)
         try:
-            answer = await self._client.get(self.url(path, params))
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            async with (
+                asyncio.timeout(self._whole_seconds),
+                self._client.stream("GET", self.url(path, params)) as answer,
+            ):
+                body = await self._body(answer)
+        except (httpx.HTTPError, httpx.InvalidURL, TimeoutError) as error:
             raise UpstreamUnavailable(f"{self.venue}: {type(error).__name__} {error}".rstrip()) from error
-        await self._heed(answer)
-        if len(answer.content) > MAX_BODY_BYTES:
-            raise UpstreamUnavailable(f"{self.venue}: answer of {len(answer.content)} bytes")
+        await self._heed(answer, body)
         try:
-            return msgspec.json.decode(answer.content, type=kind)
+            return msgspec.json.decode(body, type=kind)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             raise UpstreamUnavailable(f"{self.venue}: {path}: not the answer expected: {error}") from error
+
+    def refused(self, row: bytes, why: str) -> None:
+        """A row of an answer that is not believed: counted, and logged now and then; the other rows stand."""
+        self._rows_refused += 1
+        _ROWS_REFUSED.labels(self.venue).inc()
+        if self._rows_refused in (1, 10, 100) or self._rows_refused % 1_000 == 0:
+            text = row.decode(errors="replace")
+            log.warning("row refused", venue=self.venue, row=text, detail=why[:200], times=self._rows_refused)
 
     def url(self, path: str, params: Mapping[str, Any] | None) -> str:
         """The address of a call."""
@@ -80,8 +104,19 @@ class VenueHttp:
         """Close the connections."""
         await self._client.aclose()
 
-    async def _heed(self, answer: httpx.Response) -> None:
-        if self._used_header is not None and (used := answer.headers.get(self._used_header, "")).isdigit():
+    async def _body(self, answer: httpx.Response) -> bytes:
+        """The whole body, unpacked; no more than the limit is ever held."""
+        body = bytearray()
+        async for part in answer.aiter_bytes():
+            body += part
+            if len(body) > MAX_BODY_BYTES:
+                raise UpstreamUnavailable(f"{self.venue}: answer of more than {MAX_BODY_BYTES} bytes")
+        return bytes(body)
+
+    async def _heed(self, answer: httpx.Response, body: bytes) -> None:
+        if self._used_header is not None and _COUNT.fullmatch(
+            used := answer.headers.get(self._used_header, "")
+        ):
             await self._quota.correct(self.venue, self._used_pool, float(used))
         status = answer.status_code
         if status in (429, 418):
@@ -93,7 +128,9 @@ class VenueHttp:
                 f"{self.venue}: HTTP {status}", retry_after_seconds=_retry_after(answer)
             )
         if status >= 400:
-            raise Invalid(f"{self.venue}: HTTP {status}: {answer.text[:200]}", code="venue-refused")
+            raise Invalid(
+                f"{self.venue}: HTTP {status}: {body[:200].decode(errors='replace')}", code="venue-refused"
+            )
         if status >= 300:
             raise UpstreamUnavailable(
                 f"{self.venue}: HTTP {status} to {answer.headers.get('location', '')[:100]}"

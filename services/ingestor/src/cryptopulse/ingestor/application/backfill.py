@@ -252,6 +252,9 @@ class Backfill:
         except Refused as error:
             log.warning("history refused", venue=venue.name, symbol=series.symbol, error=str(error))
             return None
+        except Exception:  # whatever it was: the other series go on
+            log.exception("history: unexpected", venue=venue.name, symbol=series.symbol)
+            return None
         following = job.next_page(replace(series, to_ms=begin), was_empty=not candles)
         over = following.empty_pages >= EMPTY_PAGES
         self._cover(queue, series, series.from_ms if over else begin, end)

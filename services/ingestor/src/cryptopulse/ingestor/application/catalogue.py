@@ -44,6 +44,7 @@ class VenueCatalogue:
         now = self._clock.monotonic()
         if now < self._next_at:
             return False
+        self._next_at = now + RETRY_SECONDS
         try:
             listed = await self._venue.instruments()
             volumes = await self._venue.volumes() if self._wish.needs_volumes else None

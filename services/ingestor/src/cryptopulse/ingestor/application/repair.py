@@ -104,6 +104,8 @@ class Repair:
             log.warning("repair takes long", venue=self._venue.name, symbol=gap.symbol, found=len(found))
         except CryptoPulseError as error:
             log.warning("repair failed", venue=self._venue.name, symbol=gap.symbol, error=str(error))
+        except Exception:  # whatever it was: what waits behind the gap must go on
+            log.exception("repair: unexpected", venue=self._venue.name, symbol=gap.symbol)
         finally:
             self._busy.discard(gap.symbol)
         lost = self._ingest.repaired(gap, found)

@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import re
 from decimal import Decimal
-from typing import Final
+from typing import Annotated, Final
+
+import msgspec
 
 from cryptopulse.common.contracts.values import ValueRefusedError, checked_decimal
 
 CACHE_LIMIT: Final = 50_000
 """Texts remembered before the table starts afresh: a few MB at most."""
+
+Whole = Annotated[int, msgspec.Meta(ge=0, lt=10**18)]
+"""A trade id or a count on the wire: what every encoding, column and sum behind us can hold."""
+AtMs = Annotated[int, msgspec.Meta(ge=0, lt=4_102_444_800_000)]
+"""Milliseconds on the wire, before 2100."""
+AtSeconds = Annotated[int, msgspec.Meta(ge=0, lt=4_102_444_800)]
+"""Seconds on the wire, before 2100."""
 
 _PLAIN: Final = re.compile(r"[0-9]{1,18}(?:\.[0-9]{1,24})?", re.ASCII)
 

@@ -7,19 +7,18 @@ from decimal import Decimal
 from typing import Final
 
 import msgspec
+from msgspec import Raw
 
 from cryptopulse.common.clock import Clock
 from cryptopulse.common.contracts.candles import Candle
 from cryptopulse.common.contracts.catalogue import Instrument
 from cryptopulse.common.contracts.intervals import INTERVALS, Interval
 from cryptopulse.common.contracts.ticks import Trade
-from cryptopulse.common.contracts.values import ValueRefusedError
-from cryptopulse.common.errors import Invalid, UpstreamUnavailable
+from cryptopulse.common.errors import Invalid
 from cryptopulse.ingestor.adapters.binance import messages as wire
 from cryptopulse.ingestor.adapters.binance import parse
 from cryptopulse.ingestor.adapters.rest import VenueHttp
 from cryptopulse.ingestor.application.ports import ConnectionRules, Quota
-from cryptopulse.ingestor.domain.numbers import exact
 from cryptopulse.ingestor.domain.ordering import Gap
 from cryptopulse.ingestor.domain.output import Output
 from cryptopulse.ingestor.domain.quota import PoolRule, Priority
@@ -88,20 +87,20 @@ class BinanceFeed:
         info = await self._http.get(
             "/exchangeInfo", wire.ExchangeInfo, weight=20, priority=Priority.CATALOGUE
         )
-        if pools := parse.pools(info, BUDGET_SHARE):
+        if pools := parse.pools(info, BUDGET_SHARE, self._http.refused):
             self._quota.rule(self.name, pools)
-        return parse.instruments(info)
+        return parse.instruments(info, self._http.refused)
 
     async def volumes(self) -> dict[str, Decimal]:
         natives = {i.native: i.symbol for i in await self.instruments()}
         rows = await self._http.get(
             "/ticker/24hr",
-            list[wire.DayVolume],
+            list[Raw],
             weight=80,
             priority=Priority.CATALOGUE,
             params={"type": "MINI"},
         )
-        return {natives[row.symbol]: exact(row.quote_volume) for row in rows if row.symbol in natives}
+        return parse.volumes(rows, natives, self._http.refused)
 
     async def trades(self, native: str, gap: Gap) -> list[Trade]:
         found: list[Trade] = []
@@ -121,33 +120,34 @@ class BinanceFeed:
         """Trades from an id on. Hosts without `historicalTrades` still have the newest 1,000 under `trades`."""
         received = self._clock.now_us()
         params = {"symbol": native, "limit": max(rows, 1)}
+        answer: list[Raw] | None = None
         try:
             if self._historical:
                 answer = await self._http.get(
                     "/historicalTrades",
-                    list[wire.RestTrade],
+                    list[Raw],
                     weight=25,
                     priority=Priority.REPAIR,
                     params={**params, "fromId": from_id},
                 )
-                return _checked(answer, symbol, received)
         except Invalid:
             self._historical = False
-        answer = await self._http.get(
-            "/trades",
-            list[wire.RestTrade],
-            weight=25,
-            priority=Priority.REPAIR,
-            params={"symbol": native, "limit": 1_000},
-        )
-        return _checked(answer, symbol, received)
+        if answer is None:
+            answer = await self._http.get(
+                "/trades",
+                list[Raw],
+                weight=25,
+                priority=Priority.REPAIR,
+                params={"symbol": native, "limit": 1_000},
+            )
+        return parse.rest_trades(answer, symbol, received, self._http.refused)
 
     async def candles(
         self, native: str, symbol: str, interval: Interval, from_ms: int, to_ms: int
     ) -> list[Candle]:
         rows = await self._http.get(
             "/klines",
-            list[wire.Kline],
+            list[Raw],
             weight=2,
             priority=Priority.HISTORY,
             params={
@@ -159,10 +159,7 @@ class BinanceFeed:
             },
             wait_seconds=120.0,
         )
-        try:
-            return parse.candles(rows, symbol, interval, min(to_ms, self._clock.now_ms()))
-        except ValueRefusedError as error:
-            raise UpstreamUnavailable(f"{self.name}: klines of {native}: {error}") from error
+        return parse.candles(rows, symbol, interval, min(to_ms, self._clock.now_ms()), self._http.refused)
 
     def _control(self, method: str, natives: Sequence[str], request_id: int) -> list[bytes]:
         names = [stream for native in natives for stream in self.streams(native)]
@@ -171,10 +168,3 @@ class BinanceFeed:
             msgspec.json.encode({"method": method, "params": chunk, "id": request_id + place})
             for place, chunk in enumerate(chunks)
         ]
-
-
-def _checked(rows: list[wire.RestTrade], symbol: str, received_us: int) -> list[Trade]:
-    try:
-        return parse.rest_trades(rows, symbol, received_us)
-    except ValueRefusedError as error:
-        raise UpstreamUnavailable(f"{parse.VENUE}: trades of {symbol}: {error}") from error

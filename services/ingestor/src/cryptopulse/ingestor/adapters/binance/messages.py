@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import msgspec
+
+from cryptopulse.ingestor.domain.numbers import AtMs, Whole
 
 
 class TradeEvent(msgspec.Struct, gc=False):
     """`<symbol>@trade`. `m`: the buyer was the maker. `T`: time of the trade, ms or us by the URL's `timeUnit`."""
 
     s: str
-    t: int
+    t: Whole
     p: str
     q: str
     T: int
@@ -69,8 +73,8 @@ class RateLimit(msgspec.Struct, rename="camel"):
 
     rate_limit_type: str
     interval: str
-    interval_num: int
-    limit: int
+    interval_num: Annotated[int, msgspec.Meta(ge=1, le=1_000)]
+    limit: Annotated[int, msgspec.Meta(ge=1, lt=10**9)]
 
 
 class Filter(msgspec.Struct, rename="camel"):
@@ -92,16 +96,16 @@ class SymbolInfo(msgspec.Struct, rename="camel"):
 
 
 class ExchangeInfo(msgspec.Struct, rename="camel"):
-    """`GET /exchangeInfo`."""
+    """`GET /exchangeInfo`. Its rows are read one by one: `SymbolInfo`, `RateLimit`."""
 
-    symbols: list[SymbolInfo]
-    rate_limits: list[RateLimit] = []
+    symbols: list[msgspec.Raw]
+    rate_limits: list[msgspec.Raw] = []
 
 
 class RestTrade(msgspec.Struct, rename="camel"):
     """A row of `/historicalTrades` and `/trades`."""
 
-    id: int
+    id: Whole
     price: str
     qty: str
     time: int
@@ -111,11 +115,11 @@ class RestTrade(msgspec.Struct, rename="camel"):
 class RestAggTrade(msgspec.Struct):
     """A row of `/aggTrades`: one taker order at one price; trades `f..l`."""
 
-    a: int
+    a: Whole
     p: str
     q: str
-    f: int
-    l: int  # noqa: E741 - the venue's name
+    f: Whole
+    l: Whole  # noqa: E741 - the venue's name
     T: int
     m: bool
 
@@ -130,7 +134,7 @@ class DayVolume(msgspec.Struct, rename="camel"):
 class Kline(msgspec.Struct, array_like=True):
     """A row of `/klines`, positional."""
 
-    open_ms: int
+    open_ms: AtMs
     open: str
     high: str
     low: str
@@ -138,5 +142,5 @@ class Kline(msgspec.Struct, array_like=True):
     volume: str
     close_ms: int
     quote_volume: str
-    trades: int
+    trades: Whole
     taker_buy_volume: str

@@ -7,6 +7,7 @@ from decimal import Decimal
 from typing import Final
 
 import msgspec
+from msgspec import Raw
 
 from cryptopulse.common.contracts.candles import Candle
 from cryptopulse.common.contracts.catalogue import Instrument, InstrumentStatus
@@ -17,6 +18,7 @@ from cryptopulse.ingestor.adapters.binance import messages as wire
 from cryptopulse.ingestor.domain.numbers import NOT_NEGATIVE, POSITIVE, exact
 from cryptopulse.ingestor.domain.output import ControlAnswer, Output, RefusalReason
 from cryptopulse.ingestor.domain.quota import PoolRule, Unit
+from cryptopulse.ingestor.domain.rows import RowRefused, ascending, believed
 from cryptopulse.ingestor.domain.times import FIRST_US, LAST_US, from_ms_or_us
 
 VENUE: Final = "binance"
@@ -136,25 +138,20 @@ def _reason(error: ValueRefusedError) -> RefusalReason:
     return "bad_time" if "time" in str(error) else "bad_number"
 
 
-def instruments(info: wire.ExchangeInfo) -> list[Instrument]:
-    """The product list; rows whose names are not of our form (non-ASCII, too long) are left out."""
-    found = []
-    for row in info.symbols:
-        try:
-            symbol = symbol_of(row.base_asset, row.quote_asset)
-        except ValueRefusedError:
-            continue
-        found.append(
-            Instrument(
-                venue=VENUE,
-                symbol=symbol,
-                native=row.symbol,
-                status=_STATUS.get(row.status, "unknown"),
-                price_increment=_increment(row.filters, "PRICE_FILTER"),
-                size_increment=_increment(row.filters, "LOT_SIZE"),
-            )
-        )
-    return found
+def instruments(info: wire.ExchangeInfo, refused: RowRefused) -> list[Instrument]:
+    """The product list; rows whose names are not of our form (non-ASCII, too long) are refused."""
+    return believed(info.symbols, wire.SymbolInfo, _instrument, refused)
+
+
+def _instrument(row: wire.SymbolInfo) -> Instrument:
+    return Instrument(
+        venue=VENUE,
+        symbol=symbol_of(row.base_asset, row.quote_asset),
+        native=row.symbol,
+        status=_STATUS.get(row.status, "unknown"),
+        price_increment=_increment(row.filters, "PRICE_FILTER"),
+        size_increment=_increment(row.filters, "LOT_SIZE"),
+    )
 
 
 def _increment(filters: Iterable[wire.Filter], kind: str) -> Decimal | None:
@@ -166,25 +163,38 @@ def _increment(filters: Iterable[wire.Filter], kind: str) -> Decimal | None:
     return None
 
 
-def pools(info: wire.ExchangeInfo, share: float) -> list[PoolRule]:
+def pools(info: wire.ExchangeInfo, share: float, refused: RowRefused) -> list[PoolRule]:
     """The budgets that the venue states, cut to the `share` of them that we use."""
     units: dict[str, Unit] = {"REQUEST_WEIGHT": "weight", "RAW_REQUESTS": "call"}
-    return [
-        PoolRule(
+
+    def pool(limit: wire.RateLimit) -> PoolRule | None:
+        if limit.rate_limit_type not in units or limit.interval not in _PERIODS:
+            return None
+        return PoolRule(
             name=limit.rate_limit_type.lower(),
             capacity=max(1, int(limit.limit * share)),
             period_seconds=float(_PERIODS[limit.interval] * limit.interval_num),
             unit=units[limit.rate_limit_type],
         )
-        for limit in info.rate_limits
-        if limit.rate_limit_type in units and limit.interval in _PERIODS
-    ]
+
+    return believed(info.rate_limits, wire.RateLimit, pool, refused)
 
 
-def rest_trades(rows: Iterable[wire.RestTrade], symbol: str, received_us: int) -> list[Trade]:
-    """Trades of `/historicalTrades` and `/trades`, ascending. Raises `ValueRefusedError` for a bad number."""
-    trades = [
-        Trade(
+def volumes(rows: Iterable[Raw], listed: Mapping[str, str], refused: RowRefused) -> dict[str, Decimal]:
+    """The volume of a day in quote units by symbol, of the `listed` products (the venue's name -> symbol)."""
+
+    def volume(row: wire.DayVolume) -> tuple[str, Decimal] | None:
+        symbol = listed.get(row.symbol)
+        return (symbol, exact(row.quote_volume)) if symbol is not None else None
+
+    return dict(believed(rows, wire.DayVolume, volume, refused))
+
+
+def rest_trades(rows: Iterable[Raw], symbol: str, received_us: int, refused: RowRefused) -> list[Trade]:
+    """Trades of `/historicalTrades` and `/trades`, ascending."""
+
+    def trade(row: wire.RestTrade) -> Trade:
+        return Trade(
             symbol,
             row.id,
             POSITIVE.exact(row.price),
@@ -193,21 +203,19 @@ def rest_trades(rows: Iterable[wire.RestTrade], symbol: str, received_us: int) -
             from_ms_or_us(row.time),
             received_us,
         )
-        for row in rows
-    ]
-    trades.sort(key=lambda trade: trade.trade_id)
-    return trades
+
+    return sorted(believed(rows, wire.RestTrade, trade, refused), key=lambda trade: trade.trade_id)
 
 
 def candles(
-    rows: Iterable[wire.Kline], symbol: str, interval: Interval, closed_before_ms: int
+    rows: Iterable[Raw], symbol: str, interval: Interval, closed_before_ms: int, refused: RowRefused
 ) -> list[Candle]:
     """Closed candles of `/klines`, ascending, each once; the open one and flat rows without trades are left out."""
-    found: dict[int, Candle] = {}
-    for row in rows:
+
+    def candle(row: wire.Kline) -> Candle | None:
         if row.trades == 0 or next_open(row.open_ms, interval) > closed_before_ms:
-            continue
-        found[row.open_ms] = Candle(
+            return None
+        return Candle(
             symbol=symbol,
             source=VENUE,
             interval=interval,
@@ -221,4 +229,5 @@ def candles(
             trades=row.trades,
             taker_buy_volume=exact(row.taker_buy_volume),
         )
-    return [found[at] for at in sorted(found)]
+
+    return ascending(believed(rows, wire.Kline, candle, refused))

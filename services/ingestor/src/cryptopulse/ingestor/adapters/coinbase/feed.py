@@ -13,13 +13,10 @@ from cryptopulse.common.contracts.candles import Candle
 from cryptopulse.common.contracts.catalogue import Instrument
 from cryptopulse.common.contracts.intervals import Interval
 from cryptopulse.common.contracts.ticks import Trade
-from cryptopulse.common.contracts.values import ValueRefusedError
-from cryptopulse.common.errors import UpstreamUnavailable
 from cryptopulse.ingestor.adapters.coinbase import messages as wire
 from cryptopulse.ingestor.adapters.coinbase import parse
 from cryptopulse.ingestor.adapters.rest import VenueHttp
 from cryptopulse.ingestor.application.ports import ConnectionRules, Quota
-from cryptopulse.ingestor.domain.numbers import exact
 from cryptopulse.ingestor.domain.ordering import Gap
 from cryptopulse.ingestor.domain.output import Output
 from cryptopulse.ingestor.domain.quota import PoolRule, Priority
@@ -91,16 +88,10 @@ class CoinbaseFeed:
         return parse.CoinbaseParser(names, out)
 
     async def instruments(self) -> list[Instrument]:
-        return parse.instruments(await self._products())
+        return parse.instruments(await self._products(), self._http.refused)
 
     async def volumes(self) -> dict[str, Decimal]:
-        answer = await self._products()
-        listed = {i.native: i.symbol for i in parse.instruments(answer)}
-        return {
-            listed[row.product_id]: exact(row.approximate_quote_24h_volume)
-            for row in answer.products
-            if row.product_id in listed and row.approximate_quote_24h_volume
-        }
+        return parse.volumes(await self._products(), self._http.refused)
 
     async def trades(self, native: str, gap: Gap) -> list[Trade]:
         """The venue has no cursor by id here: pages of the newest trades before a time, going back to the first one."""
@@ -114,10 +105,7 @@ class CoinbaseFeed:
                 priority=Priority.REPAIR,
                 params={"limit": TRADES_PER_PAGE, "end": end},
             )
-            try:
-                page = [parse.trade_of(row, gap.symbol, received) for row in answer.trades]
-            except ValueRefusedError as error:
-                raise UpstreamUnavailable(f"{self.name}: trades of {native}: {error}") from error
+            page = parse.rest_trades(answer.trades, gap.symbol, received, self._http.refused)
             known = len(found)
             found.update((t.trade_id, t) for t in page)
             if not page or len(found) == known or min(found) <= gap.first_id:
@@ -139,10 +127,8 @@ class CoinbaseFeed:
             },
             wait_seconds=120.0,
         )
-        try:
-            return parse.candles(answer.candles, symbol, interval, from_ms, min(to_ms, self._clock.now_ms()))
-        except ValueRefusedError as error:
-            raise UpstreamUnavailable(f"{self.name}: candles of {native}: {error}") from error
+        before_ms = min(to_ms, self._clock.now_ms())
+        return parse.candles(answer.candles, symbol, interval, from_ms, before_ms, self._http.refused)
 
     async def _products(self) -> wire.Products:
         return await self._http.get(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import msgspec
 
 
@@ -51,7 +53,7 @@ class Envelope(msgspec.Struct):
 
     channel: str = ""
     timestamp: str = ""
-    sequence_num: int = -1
+    sequence_num: Annotated[int, msgspec.Meta(ge=-1, lt=10**18)] = -1
     events: msgspec.Raw = msgspec.Raw(b"[]")
     type: str = ""
     message: str = ""
@@ -77,9 +79,9 @@ class Product(msgspec.Struct):
 
 
 class Products(msgspec.Struct):
-    """`GET /market/products`."""
+    """`GET /market/products`: `Product`s."""
 
-    products: list[Product]
+    products: list[msgspec.Raw]
 
 
 class CandleRow(msgspec.Struct):
@@ -94,12 +96,12 @@ class CandleRow(msgspec.Struct):
 
 
 class Candles(msgspec.Struct):
-    """`GET /market/products/{id}/candles`, newest first."""
+    """`GET /market/products/{id}/candles`: `CandleRow`s, newest first."""
 
-    candles: list[CandleRow]
+    candles: list[msgspec.Raw]
 
 
 class RecentTrades(msgspec.Struct):
-    """`GET /market/products/{id}/ticker`: newest first."""
+    """`GET /market/products/{id}/ticker`: `TradeRow`s, newest first."""
 
-    trades: list[TradeRow]
+    trades: list[msgspec.Raw]

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from decimal import Decimal
 from typing import Final
 
 import msgspec
+from msgspec import Raw
 
 from cryptopulse.common.contracts.candles import Candle
 from cryptopulse.common.contracts.catalogue import Instrument, InstrumentStatus
@@ -15,7 +17,8 @@ from cryptopulse.common.contracts.values import Side, ValueRefusedError, symbol_
 from cryptopulse.ingestor.adapters.coinbase import messages as wire
 from cryptopulse.ingestor.domain.numbers import NOT_NEGATIVE, POSITIVE, exact
 from cryptopulse.ingestor.domain.output import ControlAnswer, Output, RefusalReason
-from cryptopulse.ingestor.domain.times import from_rfc3339
+from cryptopulse.ingestor.domain.rows import RowRefused, ascending, believed
+from cryptopulse.ingestor.domain.times import from_ms_or_us, from_rfc3339
 
 VENUE: Final = "coinbase"
 TAKER: Final[dict[str, Side]] = {"BUY": "sell", "SELL": "buy", "buy": "sell", "sell": "buy"}
@@ -136,27 +139,34 @@ def reason_of(error: ValueRefusedError) -> RefusalReason:
     return "bad_time" if "time" in str(error) else "bad_number"
 
 
-def instruments(answer: wire.Products) -> list[Instrument]:
+def instruments(answer: wire.Products, refused: RowRefused) -> list[Instrument]:
     """The spot products. An alias (BTC-USDC of BTC-USD) is left out: its data would be those of another quote."""
-    found = []
-    for row in answer.products:
-        if row.product_type != "SPOT" or row.alias:
-            continue
-        try:
-            symbol = symbol_of(row.base_currency_id, row.quote_currency_id)
-        except ValueRefusedError:
-            continue
-        found.append(
-            Instrument(
-                venue=VENUE,
-                symbol=symbol,
-                native=row.product_id,
-                status=_status(row),
-                price_increment=exact(row.price_increment) if row.price_increment else None,
-                size_increment=exact(row.base_increment) if row.base_increment else None,
-            )
-        )
-    return found
+    return believed(answer.products, wire.Product, _instrument, refused)
+
+
+def _instrument(row: wire.Product) -> Instrument | None:
+    if row.product_type != "SPOT" or row.alias:
+        return None
+    return Instrument(
+        venue=VENUE,
+        symbol=symbol_of(row.base_currency_id, row.quote_currency_id),
+        native=row.product_id,
+        status=_status(row),
+        price_increment=exact(row.price_increment) if row.price_increment else None,
+        size_increment=exact(row.base_increment) if row.base_increment else None,
+    )
+
+
+def volumes(answer: wire.Products, refused: RowRefused) -> dict[str, Decimal]:
+    """The volume of a day in quote units by symbol, where the venue tells it."""
+
+    def volume(row: wire.Product) -> tuple[str, Decimal] | None:
+        instrument = _instrument(row)
+        if instrument is None or not row.approximate_quote_24h_volume:
+            return None
+        return instrument.symbol, exact(row.approximate_quote_24h_volume)
+
+    return dict(believed(answer.products, wire.Product, volume, refused))
 
 
 def _status(row: wire.Product) -> InstrumentStatus:
@@ -167,21 +177,26 @@ def _status(row: wire.Product) -> InstrumentStatus:
     return "trading"
 
 
+def rest_trades(rows: Iterable[Raw], symbol: str, received_us: int, refused: RowRefused) -> list[Trade]:
+    """Trades of the REST ticker, in the venue's order."""
+    return believed(rows, wire.TradeRow, lambda row: trade_of(row, symbol, received_us), refused)
+
+
 def candles(
-    rows: Iterable[wire.CandleRow], symbol: str, interval: Interval, from_ms: int, before_ms: int
+    rows: Iterable[Raw], symbol: str, interval: Interval, from_ms: int, before_ms: int, refused: RowRefused
 ) -> list[Candle]:
     """Closed candles ascending, each once, that open at or after `from_ms`.
 
     The venue gives neither counts nor quote volumes: `trades` is 0, `quote_volume` the typical price times volume.
     """
-    found: dict[int, Candle] = {}
-    for row in rows:
-        open_ms = int(exact(row.start)) * 1_000
+
+    def candle(row: wire.CandleRow) -> Candle | None:
+        open_ms = from_ms_or_us(int(exact(row.start)) * 1_000) // 1_000
         if open_ms < from_ms or next_open(open_ms, interval) > before_ms:
-            continue
+            return None
         volume, close = exact(row.volume), POSITIVE.exact(row.close)
         high, low = POSITIVE.exact(row.high), POSITIVE.exact(row.low)
-        found[open_ms] = Candle(
+        return Candle(
             symbol=symbol,
             source=VENUE,
             interval=interval,
@@ -195,4 +210,5 @@ def candles(
             trades=0,
             taker_buy_volume=exact("0"),
         )
-    return [found[at] for at in sorted(found)]
+
+    return ascending(believed(rows, wire.CandleRow, candle, refused))

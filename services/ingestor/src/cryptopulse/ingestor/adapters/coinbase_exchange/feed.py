@@ -8,6 +8,7 @@ from decimal import Decimal
 from typing import Final
 
 import msgspec
+from msgspec import Raw
 
 from cryptopulse.common.clock import Clock
 from cryptopulse.common.contracts.candles import Candle
@@ -15,7 +16,7 @@ from cryptopulse.common.contracts.catalogue import Instrument
 from cryptopulse.common.contracts.intervals import FIXED_MS, Interval
 from cryptopulse.common.contracts.ticks import Trade
 from cryptopulse.common.contracts.values import ValueRefusedError
-from cryptopulse.common.errors import CryptoPulseError, UpstreamUnavailable
+from cryptopulse.common.errors import CryptoPulseError
 from cryptopulse.ingestor.adapters.coinbase_exchange import messages as wire
 from cryptopulse.ingestor.adapters.coinbase_exchange import parse
 from cryptopulse.ingestor.adapters.rest import VenueHttp
@@ -79,8 +80,8 @@ class CoinbaseExchangeFeed:
         return parse.ExchangeParser(names, out)
 
     async def instruments(self) -> list[Instrument]:
-        rows = await self._http.get("/products", list[wire.Product], priority=Priority.CATALOGUE)
-        return parse.instruments(rows)
+        rows = await self._http.get("/products", list[Raw], priority=Priority.CATALOGUE)
+        return parse.instruments(rows, self._http.refused)
 
     async def volumes(self) -> dict[str, Decimal]:
         """One call for each product: the venue has no list of volumes."""
@@ -104,14 +105,11 @@ class CoinbaseExchangeFeed:
             received = self._clock.now_us()
             rows = await self._http.get(
                 f"/products/{native}/trades",
-                list[wire.RestTrade],
+                list[Raw],
                 priority=Priority.REPAIR,
                 params={"after": after, "limit": min(TRADES_PER_PAGE, after - gap.first_id)},
             )
-            try:
-                page = [parse.rest_trade(row, gap.symbol, received) for row in rows]
-            except ValueRefusedError as error:
-                raise UpstreamUnavailable(f"{self.name}: trades of {native}: {error}") from error
+            page = parse.rest_trades(rows, gap.symbol, received, self._http.refused)
             page = [trade for trade in page if gap.first_id <= trade.trade_id < after]
             if not page:
                 break
@@ -124,7 +122,7 @@ class CoinbaseExchangeFeed:
     ) -> list[Candle]:
         rows = await self._http.get(
             f"/products/{native}/candles",
-            list[wire.Bar],
+            list[Raw],
             priority=Priority.HISTORY,
             params={
                 "granularity": FIXED_MS[interval] // 1_000,
@@ -133,10 +131,8 @@ class CoinbaseExchangeFeed:
             },
             wait_seconds=120.0,
         )
-        try:
-            return parse.candles(rows, symbol, interval, from_ms, min(to_ms, self._clock.now_ms()))
-        except ValueRefusedError as error:
-            raise UpstreamUnavailable(f"{self.name}: candles of {native}: {error}") from error
+        before_ms = min(to_ms, self._clock.now_ms())
+        return parse.candles(rows, symbol, interval, from_ms, before_ms, self._http.refused)
 
     def _control(self, verb: str, natives: Sequence[str]) -> list[bytes]:
         chunks = [

@@ -6,14 +6,16 @@ from decimal import Decimal
 
 import msgspec
 
+from cryptopulse.ingestor.domain.numbers import AtSeconds, Whole
+
 
 class Event(msgspec.Struct, gc=False):
     """Every message of the socket, told apart by `type`. `side` of a match is the MAKER's."""
 
     type: str = ""
     product_id: str = ""
-    trade_id: int = 0
-    last_trade_id: int = 0
+    trade_id: Whole = 0
+    last_trade_id: Whole = 0
     price: str = ""
     size: str = ""
     side: str = ""
@@ -56,7 +58,7 @@ class Product(msgspec.Struct):
 class RestTrade(msgspec.Struct):
     """A row of `/products/{id}/trades`, newest first; `side` is the MAKER's."""
 
-    trade_id: int
+    trade_id: Whole
     side: str
     size: str
     price: str
@@ -73,7 +75,7 @@ class Stats(msgspec.Struct):
 class Bar(msgspec.Struct, array_like=True):
     """A row of `/products/{id}/candles`: numbers, LOW and HIGH before OPEN and CLOSE."""
 
-    at_s: int
+    at_s: AtSeconds
     low: Decimal
     high: Decimal
     open: Decimal

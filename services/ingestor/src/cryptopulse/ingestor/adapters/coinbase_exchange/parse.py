@@ -7,6 +7,7 @@ from decimal import Decimal
 from typing import Final
 
 import msgspec
+from msgspec import Raw
 
 from cryptopulse.common.contracts.candles import Candle
 from cryptopulse.common.contracts.catalogue import Instrument, InstrumentStatus
@@ -16,6 +17,7 @@ from cryptopulse.common.contracts.values import Side, ValueRefusedError, checked
 from cryptopulse.ingestor.adapters.coinbase_exchange import messages as wire
 from cryptopulse.ingestor.domain.numbers import NOT_NEGATIVE, POSITIVE
 from cryptopulse.ingestor.domain.output import ControlAnswer, Output
+from cryptopulse.ingestor.domain.rows import RowRefused, ascending, believed
 from cryptopulse.ingestor.domain.times import from_rfc3339
 
 VENUE: Final = "coinbase"
@@ -93,25 +95,20 @@ class ExchangeParser:
         self._out.control(ControlAnswer("subscribed", streams=streams))
 
 
-def instruments(rows: Iterable[wire.Product]) -> list[Instrument]:
+def instruments(rows: Iterable[Raw], refused: RowRefused) -> list[Instrument]:
     """The product list."""
-    found = []
-    for row in rows:
-        try:
-            symbol = symbol_of(row.base_currency, row.quote_currency)
-        except ValueRefusedError:
-            continue
-        found.append(
-            Instrument(
-                venue=VENUE,
-                symbol=symbol,
-                native=row.id,
-                status=_status(row),
-                price_increment=checked_decimal(row.quote_increment) if row.quote_increment else None,
-                size_increment=checked_decimal(row.base_increment) if row.base_increment else None,
-            )
-        )
-    return found
+    return believed(rows, wire.Product, _instrument, refused)
+
+
+def _instrument(row: wire.Product) -> Instrument:
+    return Instrument(
+        venue=VENUE,
+        symbol=symbol_of(row.base_currency, row.quote_currency),
+        native=row.id,
+        status=_status(row),
+        price_increment=checked_decimal(row.quote_increment) if row.quote_increment else None,
+        size_increment=checked_decimal(row.base_increment) if row.base_increment else None,
+    )
 
 
 def _status(row: wire.Product) -> InstrumentStatus:
@@ -120,34 +117,38 @@ def _status(row: wire.Product) -> InstrumentStatus:
     return "halted" if row.trading_disabled or row.cancel_only or row.status != "online" else "trading"
 
 
-def rest_trade(row: wire.RestTrade, symbol: str, received_us: int) -> Trade:
-    """A trade of the REST list. Raises `ValueRefusedError`."""
-    return Trade(
-        symbol,
-        row.trade_id,
-        POSITIVE.exact(row.price),
-        POSITIVE.exact(row.size),
-        TAKER.get(row.side, "unknown"),
-        from_rfc3339(row.time),
-        received_us,
-    )
+def rest_trades(rows: Iterable[Raw], symbol: str, received_us: int, refused: RowRefused) -> list[Trade]:
+    """Trades of the REST list, in the venue's order."""
+
+    def trade(row: wire.RestTrade) -> Trade:
+        return Trade(
+            symbol,
+            row.trade_id,
+            POSITIVE.exact(row.price),
+            POSITIVE.exact(row.size),
+            TAKER.get(row.side, "unknown"),
+            from_rfc3339(row.time),
+            received_us,
+        )
+
+    return believed(rows, wire.RestTrade, trade, refused)
 
 
 def candles(
-    rows: Iterable[wire.Bar], symbol: str, interval: Interval, from_ms: int, before_ms: int
+    rows: Iterable[Raw], symbol: str, interval: Interval, from_ms: int, before_ms: int, refused: RowRefused
 ) -> list[Candle]:
     """Closed candles ascending, each once, that open at or after `from_ms` (the venue may send earlier ones).
 
     The venue gives neither counts nor quote volumes: `trades` is 0, `quote_volume` the typical price times volume.
     """
-    found: dict[int, Candle] = {}
-    for row in rows:
+
+    def candle(row: wire.Bar) -> Candle | None:
         open_ms = row.at_s * 1_000
         if open_ms < from_ms or next_open(open_ms, interval) > before_ms:
-            continue
+            return None
         low, high, opened, close = (checked_decimal(str(v)) for v in (row.low, row.high, row.open, row.close))
         volume = checked_decimal(str(row.volume), zero_allowed=True)
-        found[open_ms] = Candle(
+        return Candle(
             symbol=symbol,
             source=VENUE,
             interval=interval,
@@ -161,4 +162,5 @@ def candles(
             trades=0,
             taker_buy_volume=Decimal(0),
         )
-    return [found[at] for at in sorted(found)]
+
+    return ascending(believed(rows, wire.Bar, candle, refused))

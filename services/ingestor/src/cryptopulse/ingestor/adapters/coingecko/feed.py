@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
+from msgspec import Raw
+
 from cryptopulse.common.clock import Clock
 from cryptopulse.common.contracts.candles import Candle
 from cryptopulse.common.contracts.intervals import Interval
 from cryptopulse.ingestor.adapters.coingecko import parse
-from cryptopulse.ingestor.adapters.coingecko.messages import Market, Ohlc
 from cryptopulse.ingestor.adapters.rest import VenueHttp
 from cryptopulse.ingestor.application.ports import Page, Quota
 from cryptopulse.ingestor.domain.quota import PoolRule, Priority
@@ -53,20 +54,20 @@ class CoinGeckoSource:
     async def candles(self, coin_id: str, symbol: str, interval: Interval, days: int) -> list[Candle]:
         rows = await self._http.get(
             f"/coins/{coin_id}/ohlc",
-            list[Ohlc],
+            list[Raw],
             priority=Priority.HISTORY,
             params={"vs_currency": "usd", "days": days},
             wait_seconds=90.0,
         )
-        return parse.candles_of(rows, symbol, interval, self._clock.now_ms())
+        return parse.candles_of(rows, symbol, interval, self._clock.now_ms(), self._http.refused)
 
     async def _markets(self, params: dict[str, object]) -> Page:
         rows = await self._http.get(
             "/coins/markets",
-            list[Market],
+            list[Raw],
             priority=Priority.LIVE,
             params={"vs_currency": "usd", "order": "market_cap_desc", "per_page": IDS_PER_CALL, **params},
             wait_seconds=90.0,
         )
-        coins, prices = parse.page_of(rows, self._clock.now_us())
+        coins, prices = parse.page_of(rows, self._clock.now_us(), self._http.refused)
         return Page(coins, prices)

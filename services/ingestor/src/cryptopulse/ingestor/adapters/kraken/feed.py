@@ -7,19 +7,18 @@ from decimal import Decimal
 from typing import Any, Final, TypeVar
 
 import msgspec
+from msgspec import Raw
 
 from cryptopulse.common.clock import Clock
 from cryptopulse.common.contracts.candles import Candle
 from cryptopulse.common.contracts.catalogue import Instrument
 from cryptopulse.common.contracts.intervals import Interval
 from cryptopulse.common.contracts.ticks import Trade
-from cryptopulse.common.contracts.values import ValueRefusedError
 from cryptopulse.common.errors import Invalid, UpstreamUnavailable
 from cryptopulse.ingestor.adapters.kraken import messages as wire
 from cryptopulse.ingestor.adapters.kraken import parse
 from cryptopulse.ingestor.adapters.rest import VenueHttp
 from cryptopulse.ingestor.application.ports import ConnectionRules, Quota
-from cryptopulse.ingestor.domain.numbers import exact
 from cryptopulse.ingestor.domain.ordering import Gap
 from cryptopulse.ingestor.domain.output import Output
 from cryptopulse.ingestor.domain.quota import PoolRule, Priority
@@ -85,20 +84,13 @@ class KrakenFeed:
         return parse.KrakenParser(names, out)
 
     async def instruments(self) -> list[Instrument]:
-        return parse.instruments(await self._result("/AssetPairs", {}, dict[str, wire.AssetPair]))
+        return parse.instruments((await self._pairs()).values(), self._http.refused)
 
     async def volumes(self) -> dict[str, Decimal]:
         """Base volume of 24 hours times its average price, from one call for all pairs."""
-        pairs = await self._result("/AssetPairs", {}, dict[str, wire.AssetPair])
-        tickers = await self._result("/Ticker", {}, dict[str, dict[str, Any]])
-        found = {}
-        for key, row in pairs.items():
-            ticker = tickers.get(key)
-            for instrument in parse.instruments({key: row}) if ticker else []:
-                found[instrument.symbol] = (
-                    exact(str(ticker["v"][1])) * exact(str(ticker["p"][1])) if ticker else Decimal(0)
-                )
-        return found
+        pairs = await self._pairs()
+        tickers = await self._answer("/Ticker", {}, Priority.CATALOGUE)
+        return parse.volumes(pairs, tickers.result, self._http.refused)
 
     async def trades(self, native: str, gap: Gap) -> list[Trade]:
         """Pages forward from just before the gap's first time; the venue's cursor is a time in nanoseconds."""
@@ -109,17 +101,14 @@ class KrakenFeed:
             answer = await self._answer(
                 "/Trades", {"pair": _rest_name(native), "since": since}, Priority.REPAIR
             )
-            page = self._rows(answer, list[wire.RestTrade], native)
-            try:
-                trades = parse.rest_trades(page, gap.symbol, received)
-            except ValueRefusedError as error:
-                raise UpstreamUnavailable(f"{self.name}: trades of {native}: {error}") from error
+            page = self._rows(answer, native)
+            trades = parse.rest_trades(page, gap.symbol, received, self._http.refused)
             known = len(found)
             found.update((t.trade_id, t) for t in trades)
             last = answer.result.get("last")
             if not trades or len(found) == known or trades[-1].trade_id >= gap.last_id or last is None:
                 break
-            since = msgspec.json.decode(last, type=str)
+            since = self._decoded(last, str, native)
         return [found[n] for n in sorted(found) if gap.first_id <= n <= gap.last_id]
 
     async def candles(
@@ -131,11 +120,9 @@ class KrakenFeed:
             {"pair": _rest_name(native), "interval": MINUTES[interval], "since": from_ms // 1_000 - 1},
             Priority.HISTORY,
         )
-        rows = self._rows(answer, list[wire.Bar], native)
-        try:
-            return parse.candles(rows, symbol, interval, from_ms, min(to_ms, self._clock.now_ms()))
-        except ValueRefusedError as error:
-            raise UpstreamUnavailable(f"{self.name}: candles of {native}: {error}") from error
+        before_ms = min(to_ms, self._clock.now_ms())
+        rows = self._rows(answer, native)
+        return parse.candles(rows, symbol, interval, from_ms, before_ms, self._http.refused)
 
     async def _answer(self, path: str, params: Mapping[str, Any], priority: Priority) -> wire.Answer:
         answer = await self._http.get(path, wire.Answer, params=params, priority=priority, wait_seconds=120.0)
@@ -146,26 +133,19 @@ class KrakenFeed:
             raise Invalid(f"{self.name}: {text}", code="venue-refused")
         return answer
 
-    async def _result(self, path: str, params: Mapping[str, Any], kind: type[T]) -> T:
-        answer = await self._answer(path, params, Priority.CATALOGUE)
-        try:
-            return msgspec.convert(
-                {key: msgspec.json.decode(value) for key, value in answer.result.items()},
-                type=kind,
-                strict=False,
-            )
-        except msgspec.MsgspecError as error:
-            raise UpstreamUnavailable(f"{self.name}: {path}: {error}") from error
+    async def _pairs(self) -> dict[str, Raw]:
+        return (await self._answer("/AssetPairs", {}, Priority.CATALOGUE)).result
 
-    def _rows(self, answer: wire.Answer, kind: type[T], native: str) -> T:
+    def _rows(self, answer: wire.Answer, native: str) -> list[Raw]:
         """The one list of an answer, whatever long name the venue gives the pair."""
-        for name, raw in answer.result.items():
-            if name != "last":
-                try:
-                    return msgspec.json.decode(raw, type=kind)
-                except msgspec.MsgspecError as error:
-                    raise UpstreamUnavailable(f"{self.name}: {native}: {error}") from error
-        return msgspec.convert([], type=kind)
+        raw = next((raw for name, raw in answer.result.items() if name != "last"), None)
+        return [] if raw is None else self._decoded(raw, list[Raw], native)
+
+    def _decoded(self, raw: Raw, kind: type[T], native: str) -> T:
+        try:
+            return msgspec.json.decode(raw, type=kind)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+            raise UpstreamUnavailable(f"{self.name}: {native}: {error}") from error
 
     def _control(self, method: str, natives: Sequence[str], request_id: int) -> list[bytes]:
         chunks = [natives[at : at + PAIRS_PER_MESSAGE] for at in range(0, len(natives), PAIRS_PER_MESSAGE)]

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from decimal import Decimal
+from typing import Annotated
 
 import msgspec
+
+from cryptopulse.common.contracts.values import MAX_DECIMALS
+from cryptopulse.ingestor.domain.numbers import AtSeconds, Whole
 
 
 class TradeRow(msgspec.Struct, gc=False):
@@ -14,7 +18,7 @@ class TradeRow(msgspec.Struct, gc=False):
     side: str
     price: Decimal
     qty: Decimal
-    trade_id: int
+    trade_id: Whole
     timestamp: str
 
 
@@ -56,7 +60,14 @@ class AssetPair(msgspec.Struct):
     wsname: str = ""
     status: str = "online"
     tick_size: str = ""
-    lot_decimals: int = 8
+    lot_decimals: Annotated[int, msgspec.Meta(ge=0, le=MAX_DECIMALS)] = 8
+
+
+class DayTicker(msgspec.Struct):
+    """An entry of `Ticker`: volume and average price, each of today and of the last 24 hours."""
+
+    v: tuple[str, str]
+    p: tuple[str, str]
 
 
 class Answer(msgspec.Struct):
@@ -75,17 +86,17 @@ class RestTrade(msgspec.Struct, array_like=True):
     side: str
     order: str
     misc: str
-    trade_id: int
+    trade_id: Whole
 
 
 class Bar(msgspec.Struct, array_like=True):
     """A row of `OHLC`; minutes without trades are flat rows with count 0."""
 
-    at_s: int
+    at_s: AtSeconds
     open: str
     high: str
     low: str
     close: str
     vwap: str
     volume: str
-    count: int
+    count: Whole

@@ -7,6 +7,7 @@ from decimal import Decimal
 from typing import Final
 
 import msgspec
+from msgspec import Raw
 
 from cryptopulse.common.contracts.candles import Candle
 from cryptopulse.common.contracts.catalogue import Instrument
@@ -16,6 +17,7 @@ from cryptopulse.common.contracts.values import Side, ValueRefusedError, checked
 from cryptopulse.ingestor.adapters.kraken import messages as wire
 from cryptopulse.ingestor.domain.numbers import POSITIVE, exact
 from cryptopulse.ingestor.domain.output import ControlAnswer, Output
+from cryptopulse.ingestor.domain.rows import RowRefused, ascending, believed, believed_row
 from cryptopulse.ingestor.domain.times import FIRST_US, LAST_US, from_rfc3339
 
 VENUE: Final = "kraken"
@@ -102,56 +104,65 @@ class KrakenParser:
         self._out.control(ControlAnswer("subscribed", streams=frozenset(self._confirmed)))
 
 
-def instruments(pairs: Mapping[str, wire.AssetPair]) -> list[Instrument]:
+def instruments(pairs: Iterable[Raw], refused: RowRefused) -> list[Instrument]:
     """The product list; `native` is the name that the socket uses (`BTC/USD`)."""
-    found = []
-    for row in pairs.values():
-        base, slash, quote = row.wsname.partition("/")
-        if not slash:
-            continue
-        base, quote = OWN_NAMES.get(base, base), OWN_NAMES.get(quote, quote)
-        try:
-            symbol = symbol_of(base, quote)
-        except ValueRefusedError:
-            continue
-        found.append(
-            Instrument(
-                venue=VENUE,
-                symbol=symbol,
-                native=f"{base}/{quote}",
-                status="trading" if row.status == "online" else "halted",
-                price_increment=checked_decimal(row.tick_size) if row.tick_size else None,
-                size_increment=Decimal(1).scaleb(-row.lot_decimals),
-            )
-        )
+    return believed(pairs, wire.AssetPair, _instrument, refused)
+
+
+def _instrument(row: wire.AssetPair) -> Instrument | None:
+    base, slash, quote = row.wsname.partition("/")
+    if not slash:
+        return None
+    base, quote = OWN_NAMES.get(base, base), OWN_NAMES.get(quote, quote)
+    return Instrument(
+        venue=VENUE,
+        symbol=symbol_of(base, quote),
+        native=f"{base}/{quote}",
+        status="trading" if row.status == "online" else "halted",
+        price_increment=checked_decimal(row.tick_size) if row.tick_size else None,
+        size_increment=Decimal(1).scaleb(-row.lot_decimals),
+    )
+
+
+def volumes(pairs: Mapping[str, Raw], tickers: Mapping[str, Raw], refused: RowRefused) -> dict[str, Decimal]:
+    """Base volume of 24 hours times its average price, by symbol, of the pairs that have a ticker."""
+    found: dict[str, Decimal] = {}
+    for key in tickers.keys() & pairs.keys():
+        instrument = believed_row(pairs[key], wire.AssetPair, _instrument, refused)
+        volume = believed_row(tickers[key], wire.DayTicker, _quote_volume, refused)
+        if instrument is not None and volume is not None:
+            found[instrument.symbol] = volume
     return found
 
 
-def rest_trades(rows: Iterable[wire.RestTrade], symbol: str, received_us: int) -> list[Trade]:
-    """Trades of `Trades`, ascending. Raises `ValueRefusedError`."""
-    trades = []
-    for row in rows:
-        event_us = int(row.at_s * 1_000_000)
-        if not FIRST_US <= event_us < LAST_US:
-            raise ValueRefusedError(f"{row.at_s} is no time between 2010 and 2100")
+def _quote_volume(row: wire.DayTicker) -> Decimal:
+    return exact(row.v[1]) * exact(row.p[1])
+
+
+def rest_trades(rows: Iterable[Raw], symbol: str, received_us: int, refused: RowRefused) -> list[Trade]:
+    """Trades of `Trades`, ascending."""
+
+    def trade(row: wire.RestTrade) -> Trade:
+        if not (row.at_s.is_finite() and FIRST_US // 1_000_000 <= row.at_s < LAST_US // 1_000_000):
+            raise ValueRefusedError(f"{row.at_s:.3e} is no time between 2010 and 2100")
         price, size = POSITIVE.exact(row.price), POSITIVE.exact(row.volume)
         side = SIDES.get(row.side, "unknown")
-        trades.append(Trade(symbol, row.trade_id, price, size, side, event_us, received_us))
-    trades.sort(key=lambda trade: trade.trade_id)
-    return trades
+        return Trade(symbol, row.trade_id, price, size, side, int(row.at_s * 1_000_000), received_us)
+
+    return sorted(believed(rows, wire.RestTrade, trade, refused), key=lambda trade: trade.trade_id)
 
 
 def candles(
-    rows: Iterable[wire.Bar], symbol: str, interval: Interval, from_ms: int, before_ms: int
+    rows: Iterable[Raw], symbol: str, interval: Interval, from_ms: int, before_ms: int, refused: RowRefused
 ) -> list[Candle]:
     """Closed candles with trades, ascending; flat rows are left out. `quote_volume` is the venue's VWAP times volume."""
-    found: dict[int, Candle] = {}
-    for row in rows:
+
+    def candle(row: wire.Bar) -> Candle | None:
         open_ms = row.at_s * 1_000
         if row.count == 0 or open_ms < from_ms or next_open(open_ms, interval) > before_ms:
-            continue
+            return None
         volume = exact(row.volume)
-        found[open_ms] = Candle(
+        return Candle(
             symbol=symbol,
             source=VENUE,
             interval=interval,
@@ -165,4 +176,5 @@ def candles(
             trades=row.count,
             taker_buy_volume=Decimal(0),
         )
-    return [found[at] for at in sorted(found)]
+
+    return ascending(believed(rows, wire.Bar, candle, refused))
