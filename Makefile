@@ -84,6 +84,10 @@ faults-quick: ## the part of the faults that `make test` runs
 soak: ## half an hour of load with a random fault each minute: MINUTES=30, RATE=2000 ticks/s
 	@CRYPTOPULSE_SOAK_MINUTES=$(or $(MINUTES),30) CRYPTOPULSE_SOAK_RATE=$(or $(RATE),2000) $(MAKE) faults CASE=soak
 
+fuzz: venv ## venues, clients and files nearly right, into every parser: SECONDS=10 for each of some 60 subjects, ARGS="-k kraken"
+	@CRYPTOPULSE_FUZZ_SECONDS=$(or $(SECONDS),10) CRYPTOPULSE_FUZZ_EXAMPLES=$(or $(EXAMPLES),200) \
+		$(PYTEST) -n 2 $(wildcard tests/unit/test_fuzz_*.py) $(ARGS)
+
 readme: ## the commands of README.md on a clean clone, with the time to the first price
 	@$(MAKE) venv
 	@$(PYTEST) -s $(call tests_of,readme) $(ARGS)
@@ -144,5 +148,5 @@ down: ## stop the containers, keep the data
 logs: ## follow the containers' logs
 	@docker compose logs --follow --tail 100
 
-.PHONY: help run test fmt lint unit contract architecture deploy deploy-check images-native image-native integration e2e faults readme coverage bench bench-quick faults-quick soak venv system \
+.PHONY: help run test fmt lint unit contract architecture deploy deploy-check images-native image-native integration e2e faults fuzz readme coverage bench bench-quick faults-quick soak venv system \
 	lock docs clean up down logs

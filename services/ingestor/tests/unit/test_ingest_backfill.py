@@ -10,8 +10,10 @@ import pytest
 
 from cryptopulse.common.clock import ManualClock
 from cryptopulse.common.contracts.candles import HistoryBatch
-from cryptopulse.ingestor.application.backfill import Backfill, HistoryDepth
+from cryptopulse.ingestor.application import backfill as module
+from cryptopulse.ingestor.application.backfill import NONSENSE_TIMES, Backfill, HistoryDepth
 from cryptopulse.ingestor.domain.history import Covered, Series
+from cryptopulse.ingestor.domain.rows import NonsenseError
 
 MINUTE = 60_000
 NOW = 1_731_000_030_000
@@ -26,6 +28,7 @@ class AskedVenue:
     def __init__(self) -> None:
         self.asked: list[tuple[str, int, int]] = []
         self.cursed = ""
+        self.curse: Exception = ZeroDivisionError("unthinkable")
 
     def native_by_rule(self, symbol: str) -> str:
         return symbol
@@ -33,7 +36,7 @@ class AskedVenue:
     async def candles(self, native: str, symbol: str, interval: str, begin: int, end: int) -> list[Any]:
         self.asked.append((symbol, begin, end))
         if symbol == self.cursed:
-            raise ZeroDivisionError("unthinkable")
+            raise self.curse
         return []
 
 
@@ -127,4 +130,18 @@ async def test_an_error_nobody_thought_of_costs_one_series_and_the_others_go_on(
         bench.backfill.ask(Series("binance", symbol, "1m", CLOSED - MINUTE, CLOSED, "hole"))
     await bench.work()
     assert [symbol for symbol, _, _ in bench.venue.asked] == ["BTC-USDT", "ETH-USDT"]
+    assert [message.symbol for message in bench.bus.messages] == ["ETH-USDT"]
+
+
+async def test_answers_that_are_nothing_but_nonsense_hold_back_no_other_series(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def at_once(seconds: float, beat: object) -> None: ...
+
+    monkeypatch.setattr(module, "_sleep", at_once)
+    bench.venue.cursed, bench.venue.curse = "BTC-USDT", NonsenseError("no row of the answer could be read")
+    for symbol in ("BTC-USDT", "ETH-USDT"):
+        bench.backfill.ask(Series("binance", symbol, "1m", CLOSED - MINUTE, CLOSED, "hole"))
+    await bench.work()
+    assert [symbol for symbol, _, _ in bench.venue.asked] == ["BTC-USDT"] * NONSENSE_TIMES + ["ETH-USDT"]
     assert [message.symbol for message in bench.bus.messages] == ["ETH-USDT"]

@@ -37,9 +37,12 @@ from cryptopulse.common.telemetry.logging import get_logger
 from cryptopulse.common.telemetry.metrics import counter, gauge
 from cryptopulse.ingestor.application.ports import HistoryMarks, Venue
 from cryptopulse.ingestor.domain.history import Covered, Reason, Series, closed_until, pages
+from cryptopulse.ingestor.domain.rows import NonsenseError
 
 EMPTY_PAGES: Final = 3
 """So many pages without a candle in a row: the venue has nothing older."""
+NONSENSE_TIMES: Final = 4
+"""So many answers of which no row could be read: the series is given up, so that it holds back no other."""
 QUEUE_LIMIT: Final = 20_000
 SETTLED_MS: Final = MINUTE_MS
 """A minute is checked when it has been over for so long: late trades are in the venue's candle by then, and in ours."""
@@ -296,12 +299,15 @@ class Backfill:
     async def _page(
         self, venue: Venue, native: str, series: Series, begin: int, end: int, beat: Callable[[], None]
     ) -> list[Candle]:
-        pause = 1.0
+        pause, nonsense = 1.0, 0
         while True:
             beat()
             try:
                 return await venue.candles(native, series.symbol, series.interval, begin, end)
             except UpstreamUnavailable as error:
+                nonsense += isinstance(error, NonsenseError)
+                if nonsense >= NONSENSE_TIMES:
+                    raise Invalid(f"{nonsense} times: {error}", code="venue-nonsense") from error
                 wait = min(error.retry_after_seconds or pause, LONGEST_PAUSE_SECONDS)
                 log.warning(
                     "history waits",

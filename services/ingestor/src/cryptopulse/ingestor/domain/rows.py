@@ -9,13 +9,18 @@ import msgspec
 
 from cryptopulse.common.contracts.candles import Candle
 from cryptopulse.common.contracts.values import ValueRefusedError
-from cryptopulse.common.errors import Invalid
+from cryptopulse.common.errors import UpstreamUnavailable
 
 ROW_BYTES: Final = 200
 """Of a refused row so much is told."""
 
 RowRefused = Callable[[bytes, str], None]
 """Told the beginning of a row that is not believed, and why."""
+
+
+class NonsenseError(UpstreamUnavailable):
+    """An answer that came, and of which nothing could be read."""
+
 
 W = TypeVar("W")
 V = TypeVar("V")
@@ -40,7 +45,7 @@ def believed(
 ) -> list[V]:
     """What `read` makes of each row, in the venue's order, without None: a row that is refused costs only itself.
 
-    When every row is refused the answer is not what was asked for: `Invalid`.
+    When every row is refused the answer is not what was asked for: `NonsenseError`.
     """
     given, reasons = list(rows), list[str]()
 
@@ -50,7 +55,7 @@ def believed(
 
     found = [value for raw in given if (value := believed_row(raw, kind, read, told)) is not None]
     if reasons and len(reasons) == len(given):
-        raise Invalid(f"no row of the answer could be read: {reasons[0]}", code="venue-nonsense")
+        raise NonsenseError(f"no row of the answer could be read: {reasons[0]}")
     return found
 
 
