@@ -105,7 +105,7 @@ def test_a_whole_file_has_rows_that_are_read(text: str) -> None:
 
 @pytest.mark.parametrize("rule", RULES)
 def test_a_whole_rule_is_understood(rule: dict[str, Any]) -> None:
-    assert AlertCreate.model_validate(rule)
+    AlertCreate.model_validate(rule)
 
 
 @fuzz

@@ -3,6 +3,7 @@
 CryptoPulseError
  ├── Retryable            the same call may succeed later
  │    ├── BusUnavailable        the broker is away, blocked or did not confirm
+ │    │    └── NoQueueYet            nobody has subscribed to a topic that must have a queue
  │    ├── StoreUnavailable      Redis or Postgres is away, slow or read-only
  │    └── UpstreamUnavailable   another service or a venue did not answer properly
  └── Refused              the same call will never succeed
@@ -30,6 +31,10 @@ class Retryable(CryptoPulseError):  # noqa: N818 - read as a claim about the fai
 
 class BusUnavailable(Retryable):
     """The broker is away, blocked, or did not confirm in time."""
+
+
+class NoQueueYet(BusUnavailable):
+    """No queue is bound for a message that must not be lost: its consumer has never run so far."""
 
 
 class StoreUnavailable(Retryable):

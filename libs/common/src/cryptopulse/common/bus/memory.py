@@ -18,7 +18,7 @@ from cryptopulse.common.bus.topology import queue_arguments
 from cryptopulse.common.clock import Clock, SystemClock
 from cryptopulse.common.contracts.base import Message
 from cryptopulse.common.contracts.topics import Queue, Topic
-from cryptopulse.common.errors import BusUnavailable, Retryable
+from cryptopulse.common.errors import BusUnavailable, NoQueueYet, Retryable
 
 
 @dataclass(slots=True)
@@ -327,7 +327,7 @@ class MemoryBus:
         if not (live and self.broker.silent):
             routed = self.broker.route(topic.exchange, [key, *cc], envelope)
             if topic.mandatory and not routed:
-                raise BusUnavailable(f"{topic.name}: no queue is bound for {key} yet")
+                raise NoQueueYet(f"{topic.name}: no queue is bound for {key} yet")
         await asyncio.sleep(0)
         if live:
             self.broker.settle(on_settled)

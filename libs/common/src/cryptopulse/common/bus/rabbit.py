@@ -21,7 +21,7 @@ from cryptopulse.common.bus.traces import published
 from cryptopulse.common.clock import Clock, SystemClock
 from cryptopulse.common.contracts.base import Message
 from cryptopulse.common.contracts.topics import Queue, Topic
-from cryptopulse.common.errors import BusUnavailable
+from cryptopulse.common.errors import BusUnavailable, NoQueueYet
 from cryptopulse.common.telemetry import metrics
 from cryptopulse.common.telemetry.logging import get_logger
 
@@ -260,7 +260,7 @@ class RabbitBus:
             raise
         except PublishError as error:
             published_total.labels(topic.name, "returned").inc()
-            raise BusUnavailable(f"{topic.name}: no queue is bound for {key} yet") from error
+            raise NoQueueYet(f"{topic.name}: no queue is bound for {key} yet") from error
         except Exception as error:  # time-out, nack, closed channel or connection: all mean "not confirmed"
             published_total.labels(topic.name, "unconfirmed").inc()
             raise BusUnavailable(

@@ -56,6 +56,7 @@ StoreMetric = Literal[
 ]
 IngestorMetric = Literal[
     "cryptopulse_feed_connected",
+    "cryptopulse_feed_connections",
     "cryptopulse_feed_connects_total",
     "cryptopulse_frames_refused_total",
     "cryptopulse_history_candles_total",

@@ -12,6 +12,7 @@ from cryptopulse.common.contracts.topics import INSTRUMENTS
 from cryptopulse.common.errors import BusUnavailable, CryptoPulseError
 from cryptopulse.common.telemetry.logging import get_logger
 from cryptopulse.ingestor.application.ports import Venue
+from cryptopulse.ingestor.application.unheard import Unheard
 from cryptopulse.ingestor.domain.symbols import Part, Wish, changes, chosen, unlisted
 
 REFRESH_SECONDS: Final = 3_600.0
@@ -33,6 +34,7 @@ class VenueCatalogue:
         self._part = part
         self._simulated = simulated
         self._next_at = 0.0
+        self._unheard = Unheard(clock)
         self._unpublished: InstrumentList | None = None
         self.instruments: list[Instrument] = []
         self.followed: list[Instrument] = []
@@ -101,7 +103,8 @@ class VenueCatalogue:
             await self._bus.publish(INSTRUMENTS, self._unpublished, key=key)
             self._unpublished = None
         except BusUnavailable as error:
-            log.warning("product list not published yet", venue=self._venue.name, error=str(error))
+            if (level := self._unheard.level(error)) is not None:
+                log.log(level, "product list not published yet", venue=self._venue.name, error=str(error))
 
 
 def _marked(instrument: Instrument, subscribed: bool) -> Instrument:

@@ -32,6 +32,11 @@ _ORDER: Final[tuple[ConnectionState, ...]] = (
 )  # fmt: skip
 
 _CONNECTED = gauge("cryptopulse_feed_connected", "1 while the feed is live.", ("venue",))
+_CONNECTIONS = gauge(
+    "cryptopulse_feed_connections",
+    "Sockets of a venue by the state that they are in; all 0 while another replica serves.",
+    ("venue", "state"),
+)
 _LAST_TICK = gauge(
     "cryptopulse_last_tick_timestamp_seconds", "When the last tick was handed to the bus.", ("venue",)
 )
@@ -341,6 +346,8 @@ class VenueFeed:
         status = self.status()
         name = self.venue.name
         _CONNECTED.labels(name).set(1.0 if status.state == "live" else 0.0)
+        for state in _ORDER:
+            _CONNECTIONS.labels(name, state).set(sum(c.state == state for c in status.connections))
         _OFFSET.labels(name).set(status.clock_offset_us / 1e6)
         doubled = self._ingest.guard.counts.duplicates
         _DUPLICATES.labels(name).inc(doubled - self._doubled)

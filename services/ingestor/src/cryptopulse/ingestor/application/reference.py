@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -19,6 +20,7 @@ from cryptopulse.common.telemetry.logging import get_logger
 from cryptopulse.ingestor.application.ports import Lease, Page, Quota, ReferenceSource, Wanted
 from cryptopulse.ingestor.application.publish import ShardPublisher
 from cryptopulse.ingestor.application.reference_history import ReferenceHistory
+from cryptopulse.ingestor.application.unheard import Unheard
 from cryptopulse.ingestor.domain.backoff import Backoff
 
 IDS_PER_CALL: Final = 250
@@ -73,6 +75,7 @@ class ReferencePoller:
         self._simulated = simulated
         self._backoff = Backoff(base_seconds=5.0, cap_seconds=600.0)
         self._asked = asyncio.Event()
+        self._unheard = Unheard(clock)
         self._fresh: set[str] = set()
         self._covered: set[str] = set()
         self._next_page, self._pages_at = 2, 0.0
@@ -143,7 +146,9 @@ class ReferencePoller:
             self._failures += 1
             pause = max(self._backoff.next_seconds(), getattr(error, "retry_after_seconds", None) or 0.0)
             self._enter("backoff", str(error))
-            log.warning("reference prices not refreshed", error=str(error), pause=round(pause, 1))
+            level = self._unheard.level(error) if isinstance(error, BusUnavailable) else logging.WARNING
+            if level is not None:
+                log.log(level, "reference prices not refreshed", error=str(error), pause=round(pause, 1))
             return pause
         self._backoff.reset()
         self._failures = 0
