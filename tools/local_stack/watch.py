@@ -1,4 +1,4 @@
-"""Tells a person when the API is up, what the first prices are, and when the health of the whole changes."""
+"""Tells a person when the API is up, what the first prices are, how far history is, and when the health changes."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from tools.local_stack.console import say
 _POLL_SECONDS = 0.2
 _HEALTH_SECONDS = 3.0
 _PATIENCE_SECONDS = 60.0
+_HISTORY_SECONDS = 10.0
 _SHOWN_SYMBOLS = 5
 _MOVED_SECONDS = 5.0
 
@@ -30,7 +31,9 @@ async def watch(api: Api, symbols: str, began: float) -> None:
     say("prices", f"first price {seconds:.1f} s after the start")
     await asyncio.sleep(_MOVED_SECONDS)
     await _print_prices(api, wanted)
-    await _follow_health(api)
+    async with asyncio.TaskGroup() as group:
+        group.create_task(_follow_history(api))
+        group.create_task(_follow_health(api))
 
 
 async def _first_price(api: Api, wanted: list[str]) -> dict[str, Any]:
@@ -56,6 +59,31 @@ async def _print_prices(api: Api, wanted: list[str]) -> None:
             shown += 1
         if shown == _SHOWN_SYMBOLS:
             return
+
+
+async def _follow_history(api: Api) -> None:
+    """Print how far the history of each venue is, whenever that has changed; what is asked for later is told as well."""
+    known = ""
+    while True:
+        code, body = await api.get("/v1/status")
+        words = history_words(body.get("data")) if code == 200 else ""
+        if words and words != known:
+            say("history", words)
+            known = words
+        await asyncio.sleep(_HISTORY_SECONDS)
+
+
+def history_words(feeds: Any) -> str:
+    """Progress of each venue that has any history to fetch: `binance 12 of 60 series, 48,000 candles`."""
+    found = []
+    for feed in feeds if isinstance(feeds, list) else ():
+        progress = feed.get("history") if isinstance(feed, dict) else None
+        if not isinstance(progress, dict) or not progress.get("series_total"):
+            continue
+        total, done = progress["series_total"], progress.get("series_done", 0)
+        series = f"all {total} series" if done >= total else f"{done} of {total} series"
+        found.append(f"{feed.get('venue')} {series}, {progress.get('candles', 0):,} candles")
+    return "; ".join(found)
 
 
 async def _follow_health(api: Api) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from decimal import Decimal, localcontext
 from pathlib import Path
 
@@ -52,7 +52,7 @@ def folded(rows: dict[int, Row]) -> Iterator[tuple[str, Bar]]:
         yield from _closed(series.close_before(next_open(open_time(max(rows), "1d"), "1d")))
 
 
-def _closed(events: list[object]) -> Iterator[tuple[str, Bar]]:
+def _closed(events: Sequence[object]) -> Iterator[tuple[str, Bar]]:
     for event in events:
         assert isinstance(event, Closed)
         yield event.interval, event.bar
@@ -86,7 +86,7 @@ def test_minutes_fold_into_the_venues_day_and_no_interval_loses_any(folder: Path
     (day,) = [bar for interval, bar in made if interval == "1d"]
     assert day.open_time == min(minutes) // DAY_MS * DAY_MS
     assert_same_day(row(day), days[day.open_time])
-    parts = Counter({interval: 0 for interval in LONGER if next_open(0, interval) <= DAY_MS})
+    parts: Counter[str] = Counter({interval: 0 for interval in LONGER if next_open(0, interval) <= DAY_MS})
     for interval, bar in made:
         if interval in parts:
             parts[interval] += bar.parts

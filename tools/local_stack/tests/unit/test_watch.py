@@ -9,7 +9,7 @@ import pytest
 
 from tools.local_stack import watch
 from tools.local_stack.api import Api, price_line
-from tools.local_stack.watch import unwell_checks
+from tools.local_stack.watch import history_words, unwell_checks
 
 
 class FakeApi(Api):
@@ -22,7 +22,10 @@ class FakeApi(Api):
         object.__setattr__(self, "answers", answers)
 
     async def get(self, path: str) -> tuple[int, dict[str, Any]]:
-        queue = self.answers["health" if path == "/health/" else "prices"]
+        if path == "/v1/status" and "status" not in self.answers:
+            return 404, {}
+        kind = {"/health/": "health", "/v1/status": "status"}.get(path, "prices")
+        queue = self.answers[kind]
         return queue.pop(0) if len(queue) > 1 else queue[0]
 
 
@@ -48,7 +51,7 @@ def a_health(status: str, **checks: bool) -> tuple[int, dict[str, Any]]:
 def told(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     lines: list[str] = []
     monkeypatch.setattr(watch, "say", lambda who, text: lines.append(f"{who}: {text}"))
-    for name in ("_POLL_SECONDS", "_HEALTH_SECONDS", "_MOVED_SECONDS"):
+    for name in ("_POLL_SECONDS", "_HEALTH_SECONDS", "_HISTORY_SECONDS", "_MOVED_SECONDS"):
         monkeypatch.setattr(watch, name, 0.0)
     return lines
 
@@ -89,6 +92,27 @@ async def test_health_is_told_when_it_changes_and_only_then(told: list[str]) -> 
 async def test_a_gateway_that_went_away_is_told(told: list[str]) -> None:
     await watch_for_a_while(FakeApi(prices=[(200, a_price())], health=[a_health("ok"), (0, {})]))
     assert told[-1] == "health: the gateway does not answer"
+
+
+def a_status(done: int, candles: int) -> tuple[int, dict[str, Any]]:
+    progress = {"series_total": 6, "series_done": done, "candles": candles}
+    feeds = [{"venue": "binance", "history": progress}, {"venue": "coinbase", "history": None}]
+    return 200, {"data": feeds}
+
+
+async def test_the_progress_of_history_is_told_when_it_changes(told: list[str]) -> None:
+    status = [(0, {}), *([a_status(2, 3_000)] * 3), *([a_status(6, 8_730)] * 2)]
+    await watch_for_a_while(FakeApi(prices=[(200, a_price())], health=[a_health("ok")], status=status))
+    assert [line for line in told if line.startswith("history")] == [
+        "history: binance 2 of 6 series, 3,000 candles",
+        "history: binance all 6 series, 8,730 candles",
+    ]
+
+
+def test_a_status_of_another_shape_says_nothing_of_history() -> None:
+    odds: list[Any] = [None, {}, ["x"], [{"history": 3}], [{"history": {"series_total": 0}}]]
+    for odd in odds:
+        assert history_words(odd) == ""
 
 
 def test_only_checks_that_fail_are_unwell() -> None:
