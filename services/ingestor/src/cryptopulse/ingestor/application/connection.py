@@ -71,6 +71,7 @@ class Connection:
         self.reconnects = 0
         self.last_data_us: int | None = None
         self.opened_at = clock.monotonic()
+        self._opened_us = self.since_us
         self.shutdown_announced = False
         self.rejected: dict[str, str] = {}
         self._venue = venue
@@ -138,7 +139,7 @@ class Connection:
         """Keep the markets served until `stop`."""
         while not self._stop.is_set():
             self._enter("connecting", self.reason)
-            started = self._clock.monotonic()
+            self._opened_us = self._clock.now_us()
             try:
                 await self._connects.turn()
                 await self._session()
@@ -147,7 +148,7 @@ class Connection:
                 reason = str(error)
                 waits = getattr(error, "retry_after_seconds", None)
             self.reconnects += 1
-            if self.last_data_us is not None and self._clock.monotonic() - started > HEALTHY_SECONDS:
+            if (self.last_data_us or 0) - self._opened_us > HEALTHY_SECONDS * 1e6:
                 self._backoff.reset()
             pause = max(self._backoff.next_seconds(), waits or 0.0)
             self._enter("backoff", reason)
@@ -244,7 +245,7 @@ class Connection:
             raise
         _CONNECTS.labels(venue.name, "opened").inc()
         self._wire = wire
-        self.opened_at = self._clock.monotonic()
+        self.opened_at, self._opened_us = self._clock.monotonic(), self._clock.now_us()
         closing = asyncio.ensure_future(wire.closed())
         try:
             self._enter("subscribing", "socket open")
@@ -275,7 +276,7 @@ class Connection:
             raise _EndedError(f"no frame for {quiet:.0f} s")
         if self.state not in ("live", "degraded"):
             return
-        data_us = max(self.last_data_us or 0, self.since_us)
+        data_us = max(self.last_data_us or 0, self._opened_us)
         dataless = (self._clock.now_us() - data_us) / 1e6
         if dataless > 3 * rules.data_silence_seconds:
             raise _EndedError(f"no data for {dataless:.0f} s")
