@@ -23,7 +23,7 @@ from cryptopulse.ingestor.adapters.coinbase_exchange.parse import ExchangeParser
 from cryptopulse.ingestor.adapters.coingecko.feed import CoinGeckoSource
 from cryptopulse.ingestor.adapters.kraken.feed import KrakenFeed
 from cryptopulse.ingestor.adapters.kraken.parse import KrakenParser
-from cryptopulse.ingestor.adapters.rest import VenueHttp
+from cryptopulse.ingestor.adapters.rest import BAN_SECONDS, DEFAULT_BLOCK_SECONDS, VenueHttp
 from cryptopulse.ingestor.domain.ordering import Gap
 from cryptopulse.ingestor.domain.rows import NonsenseError
 
@@ -36,12 +36,14 @@ class Generous:
 
     def __init__(self) -> None:
         self.corrected: list[float] = []
+        self.blocked: list[float] = []
 
     def rule(self, venue: str, pools: Any) -> None: ...
 
     async def spend(self, venue: str, weight: float, priority: Any, *, wait_seconds: float) -> None: ...
 
-    async def block(self, venue: str, seconds: float, reason: str) -> None: ...
+    async def block(self, venue: str, seconds: float, reason: str) -> None:
+        self.blocked.append(seconds)
 
     async def correct(self, venue: str, pool: str, used: float) -> None:
         self.corrected.append(used)
@@ -218,6 +220,37 @@ async def test_a_used_weight_that_is_no_number_corrects_nothing(used: str, corre
     feed, quota = a_feed(BinanceFeed, {"/klines": []}, used)
     assert await feed.candles("BTCUSDT", "BTC-USDT", "1m", 0, 4_000_000_000_000) == []
     assert quota.corrected == corrected
+
+
+NOW = "Sat, 28 Nov 2026 10:00:00 GMT"
+
+
+@pytest.mark.parametrize(
+    ("status", "told", "seconds"),
+    [
+        (429, "7", 7.0),
+        (418, "120.5", 120.5),
+        (429, "Sat, 28 Nov 2026 10:02:30 GMT", 150.0),
+        (429, "Sat, 28 Nov 2026 09:00:00 GMT", DEFAULT_BLOCK_SECONDS),
+        (429, "Sat, 28 Nov 2026 10:02:30", DEFAULT_BLOCK_SECONDS),
+        (429, "", DEFAULT_BLOCK_SECONDS),
+        (418, "", BAN_SECONDS),
+        (429, "NaN", DEFAULT_BLOCK_SECONDS),
+        (429, "1e300", DEFAULT_BLOCK_SECONDS),
+        (418, "-5", BAN_SECONDS),
+        (429, "soon", DEFAULT_BLOCK_SECONDS),
+        (429, "9" * 500, DEFAULT_BLOCK_SECONDS),
+    ],
+)
+async def test_a_wait_is_obeyed_as_it_is_told_and_nonsense_is_a_minute(
+    status: int, told: str, seconds: float
+) -> None:
+    quota = Generous()
+    answer = httpx.Response(status, headers={"Retry-After": told, "Date": NOW})
+    http = VenueHttp("v", "http://venue", quota, transport=httpx.MockTransport(lambda _: answer))
+    with pytest.raises(UpstreamUnavailable) as refused:
+        await http.get("/x", msgspec.Raw)
+    assert (quota.blocked, refused.value.retry_after_seconds) == ([seconds], seconds)
 
 
 class Drip(httpx.AsyncByteStream):

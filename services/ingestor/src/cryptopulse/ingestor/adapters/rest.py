@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Mapping
+from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar
 
 import httpx
@@ -158,9 +159,14 @@ class ProxiedHttp(VenueHttp):
 
 
 def _retry_after(answer: httpx.Response) -> float | None:
+    """Seconds to wait as the venue states them: a number, or a date that is compared with the venue's own."""
     text = answer.headers.get("Retry-After", "").strip()
     try:
         seconds = float(text)
     except ValueError:
-        return None
+        try:
+            until, now = (parsedate_to_datetime(date) for date in (text, answer.headers.get("Date", "")))
+            seconds = (until - now).total_seconds()
+        except (ValueError, TypeError, OverflowError):
+            return None
     return seconds if 0 <= seconds < 7 * 86_400 else None
