@@ -19,7 +19,7 @@ from cryptopulse.ingestor.application import catalogue as module
 from cryptopulse.ingestor.application.backfill import Backfill, HistoryDepth
 from cryptopulse.ingestor.application.catalogue import VenueCatalogue
 from cryptopulse.ingestor.application.feed import VenueFeed
-from cryptopulse.ingestor.application.ingest import Ingest
+from cryptopulse.ingestor.application.ingest import QUARANTINE_BYTES, QUARANTINE_FRAMES, Ingest
 from cryptopulse.ingestor.application.unheard import UNHEARD_SECONDS, Unheard
 from cryptopulse.ingestor.domain.clock_offset import ClockOffset
 from cryptopulse.ingestor.domain.symbols import Part, Wish
@@ -107,6 +107,23 @@ async def test_the_sockets_of_a_venue_are_counted_by_their_state() -> None:
     await feed.pause()
     await feed._publish_status()
     assert sum(told().values()) == 0
+
+
+async def test_the_offset_of_a_venues_clock_is_exported() -> None:
+    feed = a_feed(Door())
+    feed._offset.sample(1_002_500_000, 1_000_000_000)
+    await feed._publish_status()
+    assert REGISTRY.get_sample_value("cryptopulse_venue_clock_offset_seconds", {"venue": "binance"}) == 2.5
+
+
+def test_refused_frames_are_kept_as_they_came_in_a_bounded_ring() -> None:
+    ingest = Ingest("binance", SystemClock(), [], hold_us=0, shards=1)
+    for number in range(QUARANTINE_FRAMES + 5):
+        ingest.refused("malformed", b"%d " % number + b"\xff" * 1_000_000, "why " * 1_000)
+    assert ingest.refusals["malformed"] == QUARANTINE_FRAMES + 5
+    assert [one.frame.split()[0] for one in ingest.quarantine][:2] == [b"5", b"6"]
+    assert len(ingest.quarantine) == QUARANTINE_FRAMES
+    assert max(len(one.frame) + len(one.detail) for one in ingest.quarantine) < 2 * QUARANTINE_BYTES
 
 
 def test_that_no_queue_is_bound_is_news_only_when_it_lasts() -> None:
