@@ -119,7 +119,7 @@ async def test_the_offset_of_a_venues_clock_is_exported() -> None:
 def test_refused_frames_are_kept_as_they_came_in_a_bounded_ring() -> None:
     ingest = Ingest("binance", SystemClock(), [], hold_us=0, shards=1)
     for number in range(QUARANTINE_FRAMES + 5):
-        ingest.refused("malformed", b"%d " % number + b"\xff" * 1_000_000, "why " * 1_000)
+        ingest.refused("malformed", b"%d " % number + b"\xff" * 10_000, "why " * 1_000)
     assert ingest.refusals["malformed"] == QUARANTINE_FRAMES + 5
     assert [one.frame.split()[0] for one in ingest.quarantine][:2] == [b"5", b"6"]
     assert len(ingest.quarantine) == QUARANTINE_FRAMES
