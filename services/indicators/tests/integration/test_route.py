@@ -198,6 +198,17 @@ async def test_history_is_stored_derived_merged_and_the_live_series_rest_on_it(a
     )
     assert len(first["data"]) == 300
     assert first["data"][0]["open_time"] == start
+    spans = [(start, start + 3 * 60_000), (start + 100 * 60_000, start + 102 * 60_000)]
+    asked = {
+        "interval": "1m",
+        "source": "coinbase",
+        "spans": ",".join(f"{since}-{until}" for since, until in spans),
+    }
+    answer = await api.client.get("/candles/ETH-USD/spans", params=asked)
+    packed = msgspec.msgpack.decode(answer.content, type=list[Candle])
+    assert [bar.open_time for bar in packed] == [at for span in spans for at in range(*span, 60_000)]
+    assert str(packed[0].open) == first["data"][0]["open"]
+    assert await api.status("/candles/ETH-USD/spans", **asked | {"spans": f"0-{1_001 * 60_000}"}) == 422
     second = await api.get(
         "/candles/ETH-USD",
         interval="1m",

@@ -104,7 +104,7 @@ async def build(settings: Settings, runtime: Runtime) -> AsyncIterator[None]:
     cursor = Cursor(settings.internal_jwt_secret)
     queries = HistoryQueries(store, reader, engine)
     for router in (
-        price_router(view, queries, reader, cursor, clock),
+        price_router(view, queries, store, reader, cursor, clock),
         indicator_router(view, queries, reader, cursor, clock),
         symbol_router(view, cursor),
         coin_router(view, reader, clock),

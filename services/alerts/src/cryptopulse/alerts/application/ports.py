@@ -13,6 +13,7 @@ from cryptopulse.alerts.domain.market import Position
 from cryptopulse.alerts.domain.rules import Firing, Rule
 from cryptopulse.common.contracts.candles import Candle
 from cryptopulse.common.contracts.indicators import IndicatorUpdate
+from cryptopulse.common.contracts.intervals import Interval
 from cryptopulse.common.contracts.resolver import Resolver
 
 
@@ -190,6 +191,12 @@ class CandleReader(Protocol):
         self, symbol: str, source: str, interval: str, from_ms: int, to_ms: int, *, newest: int | None = None
     ) -> list[Candle]:
         """Candles of [from_ms, to_ms), oldest first, all pages (or only the `newest` so many). Raises `UpstreamUnavailable`."""
+        ...
+
+    async def spans(
+        self, symbol: str, source: str, interval: Interval, spans: Sequence[tuple[int, int]]
+    ) -> list[Candle]:
+        """Closed candles of all spans [from, to), oldest first. Raises `UpstreamUnavailable`."""
         ...
 
 

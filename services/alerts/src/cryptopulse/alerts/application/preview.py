@@ -28,15 +28,12 @@ from cryptopulse.common.contracts.http.alerts import (
     PreviewResult,
     ValidateResult,
 )
-from cryptopulse.common.contracts.intervals import DAY_MS, HOUR_MS, MINUTE_MS, length_ms, open_time
+from cryptopulse.common.contracts.intervals import DAY_MS, HOUR_MS, MINUTE_MS, Interval, length_ms, open_time
 from cryptopulse.common.errors import FieldError, Invalid
 
 SHOWN: Final = 200
 CONCURRENT: Final = 1
-READS: Final = 4
 MOST_REFINED_MS: Final = 400 * HOUR_MS
-NEAR_MS: Final = 2 * HOUR_MS
-"""A gap this short is read along: its minutes cost less than a request of their own."""
 
 
 class Preview:
@@ -99,7 +96,13 @@ class Preview:
         )
 
     async def _bars(
-        self, definition: RuleDefinition, symbol: str, source: str, interval: str, from_ms: int, to_ms: int
+        self,
+        definition: RuleDefinition,
+        symbol: str,
+        source: str,
+        interval: Interval,
+        from_ms: int,
+        to_ms: int,
     ) -> tuple[list[Candle], int]:
         """The bars to walk, oldest first, and how many there would be without holes.
 
@@ -109,18 +112,17 @@ class Preview:
         if coarse is not None:
             step = length_ms(coarse)
             start, end = open_time(from_ms, coarse), open_time(to_ms, coarse)
-            bars = await self._candles.candles(symbol, source, coarse, start, end)
+            bars = await self._candles.spans(symbol, source, coarse, [(start, end)])
             if len(bars) == (end - start) // step:
                 minutes = await self._refined(definition, symbol, source, bars, step)
                 if minutes is not None:
                     parts = [part for inside in minutes.values() for part in inside]
                     parts += [bar for bar in bars if bar.open_time not in minutes]
-                    parts += await self._candles.candles(symbol, source, "1m", end, to_ms)
+                    parts += await self._candles.spans(symbol, source, "1m", [(end, to_ms)])
                     expected = len(bars) - len(minutes) + (len(minutes) * step + to_ms - end) // MINUTE_MS
                     return sorted(parts, key=lambda candle: candle.open_time), expected
-        step = 16 * length_ms(interval) * 60  # a page of 960 bars
-        spans = [(at, min(at + step, to_ms)) for at in range(from_ms, to_ms, step)]
-        return await self._read(symbol, source, spans, interval), (to_ms - from_ms) // length_ms(interval)
+        bars = await self._candles.spans(symbol, source, interval, [(from_ms, to_ms)])
+        return bars, (to_ms - from_ms) // length_ms(interval)
 
     async def _refined(
         self, definition: RuleDefinition, symbol: str, source: str, bars: list[Candle], step: int
@@ -133,38 +135,13 @@ class Preview:
                 return minutes
             if (len(minutes) + len(wanted)) * step > MOST_REFINED_MS:
                 return None
-            spans = _spans([bar.open_time for bar in wanted], step)
-            for since, until in spans:
-                minutes |= {at: [] for at in range(since, until, step)}
-            for minute in await self._read(symbol, source, spans):
+            minutes |= {bar.open_time: [] for bar in wanted}
+            spans = [(bar.open_time, bar.open_time + step) for bar in wanted]
+            for minute in await self._candles.spans(symbol, source, "1m", spans):
                 minutes[minute.open_time // step * step].append(minute)
 
-    async def _read(
-        self, symbol: str, source: str, spans: list[tuple[int, int]], interval: str = "1m"
-    ) -> list[Candle]:
-        room = asyncio.Semaphore(READS)
 
-        async def read(since: int, until: int) -> list[Candle]:
-            async with room:
-                return await self._candles.candles(symbol, source, interval, since, until)
-
-        parts = await asyncio.gather(*(read(since, until) for since, until in spans if since < until))
-        return [candle for part in parts for candle in part]
-
-
-def _spans(starts: list[int], step: int) -> list[tuple[int, int]]:
-    """Bars of `step` that lie near each other joined, at most sixteen hours: one page of minutes each."""
-    spans: list[tuple[int, int]] = []
-    for start in starts:
-        until = start + step
-        if spans and start - spans[-1][1] <= NEAR_MS and until - spans[-1][0] <= 16 * HOUR_MS:
-            spans[-1] = (spans[-1][0], until)
-        else:
-            spans.append((start, until))
-    return spans
-
-
-def _series(definition: RuleDefinition) -> tuple[str, str, str]:
+def _series(definition: RuleDefinition) -> tuple[str, str, Interval]:
     """The candles that a rule is tried on: one market; bars of volume rules are their own."""
     leaves: list[Leaf] = definition.leaves
     if not all(
@@ -180,7 +157,7 @@ def _series(definition: RuleDefinition) -> tuple[str, str, str]:
             ),
         )
     markets = {(symbol_of_leaf(leaf, definition), source_of_leaf(leaf, definition)) for leaf in leaves}
-    intervals = {leaf.interval for leaf in leaves if isinstance(leaf, VolumeSpike)}
+    intervals: set[Interval] = {leaf.interval for leaf in leaves if isinstance(leaf, VolumeSpike)}
     if definition.trigger == "once_per_bar_close":
         intervals.add(definition.bar_interval or "1m")
     if len(markets) > 1 or len(intervals) > 1:

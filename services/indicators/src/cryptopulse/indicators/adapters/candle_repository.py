@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any, Final
@@ -10,7 +10,7 @@ from typing import Any, Final
 import msgspec
 
 from cryptopulse.common.contracts.candles import Candle
-from cryptopulse.common.contracts.intervals import Interval
+from cryptopulse.common.contracts.intervals import Interval, next_open, open_time
 from cryptopulse.common.database.pool import Database
 from cryptopulse.indicators.application.ports import Changed
 
@@ -184,6 +184,29 @@ class CandleRepository:
             rows.reverse()
         return [_candle(symbol, source, interval, row) for row in rows]
 
+    async def spans(
+        self, symbol: str, source: str, interval: Interval, spans: Sequence[tuple[int, int]], *, limit: int
+    ) -> list[Candle]:
+        """See `CandleSpans`."""
+        series = (await self._series_ids([(symbol, source)], create=False)).get((symbol, source))
+        times = [at for since, until in spans for at in _opens(since, until, interval)]
+        if series is None or not times:
+            return []
+        async with self._database.connection() as connection:
+            rows = await connection.fetch(
+                # By the opening times: a join with the spans would look into every partition for each of them.
+                f"SELECT {COLUMNS} FROM candles WHERE series_id = $1 AND bar_interval = $2 "  # noqa: S608 - constants only
+                "AND open_time = ANY($3::bigint[]) AND open_time >= $4 AND open_time <= $5 "
+                "ORDER BY open_time LIMIT $6",
+                series,
+                interval,
+                times,
+                min(times),
+                max(times),
+                limit,
+            )
+        return [_candle(symbol, source, interval, row) for row in rows]
+
     async def sources(self, symbol: str) -> list[str]:
         """See `CandleStore.sources`."""
         async with self._database.connection() as connection:
@@ -259,6 +282,15 @@ def _as_stored(row: Candle, stored: Any) -> Candle:
         trades=stored["trades"],
         taker_buy_volume=stored["taker_buy_volume"],
     )
+
+
+def _opens(since_ms: int, until_ms: int, interval: Interval) -> Iterator[int]:
+    """The times in [since, until) at which a bar opens."""
+    at = open_time(since_ms, interval)
+    at = at if at == since_ms else next_open(at, interval)
+    while at < until_ms:
+        yield at
+        at = next_open(at, interval)
 
 
 def _candle(symbol: str, source: str, interval: Interval, row: Any) -> Candle:

@@ -59,6 +59,16 @@ class CandleStore(Protocol):
         ...
 
 
+class CandleSpans(Protocol):
+    """Stored bars of many ranges at once. Raises `StoreUnavailable`."""
+
+    async def spans(
+        self, symbol: str, source: str, interval: Interval, spans: Sequence[tuple[int, int]], *, limit: int
+    ) -> list[Candle]:
+        """The first `limit` bars of the spans [from, to) that do not overlap, oldest first."""
+        ...
+
+
 class LatestStore(Protocol):
     """The latest values, for readers in other services. Raises `StoreUnavailable`."""
 

@@ -4,22 +4,26 @@ from __future__ import annotations
 
 from typing import Annotated
 
+import msgspec
 from fastapi import APIRouter, Depends, Query, Request, Response
 
 from cryptopulse.common.clock import Clock
 from cryptopulse.common.contracts.http.market import (
+    MAX_LIMIT,
     CandleQuery,
+    CandleSpansQuery,
     IndicatorHistoryQuery,
     IndicatorQuery,
     PriceQuery,
     SignalQuery,
 )
-from cryptopulse.common.contracts.intervals import next_open
+from cryptopulse.common.contracts.intervals import length_ms, next_open
 from cryptopulse.common.contracts.values import CONSOLIDATED, REFERENCE
 from cryptopulse.common.errors import FieldError, Invalid, NotFound, UpstreamUnavailable
 from cryptopulse.common.security.identity import caller
 from cryptopulse.common.web.pagination import Cursor
 from cryptopulse.indicators.application.catalogue_view import CatalogueView
+from cryptopulse.indicators.application.ports import CandleSpans
 from cryptopulse.indicators.application.query_history import HistoryQueries
 from cryptopulse.indicators.domain.registry import DEFINITIONS, live_studies
 from cryptopulse.indicators.domain.study import warmup_of
@@ -40,7 +44,12 @@ from cryptopulse.indicators.entrypoints.indicator_names import (
 
 
 def price_router(
-    view: CatalogueView, queries: HistoryQueries, latest: Latest, cursor: Cursor, clock: Clock
+    view: CatalogueView,
+    queries: HistoryQueries,
+    store: CandleSpans,
+    latest: Latest,
+    cursor: Cursor,
+    clock: Clock,
 ) -> APIRouter:
     """Routes of prices and candles."""
     router = APIRouter(dependencies=[Depends(caller)])
@@ -93,6 +102,20 @@ def price_router(
             else None,
         }
         return answers.answer(body)
+
+    @router.get("/candles/{symbol}/spans")
+    async def spans(symbol: str, query: Annotated[CandleSpansQuery, Query()]) -> Response:
+        """Between services: no forming bars, packed, at most as many bars as a page holds."""
+        resolved = view.resolve(symbol)
+        asked = [
+            (int(since), int(until)) for since, _, until in (s.partition("-") for s in query.spans.split(","))
+        ]
+        bars = sum(max(0, until - since) for since, until in asked) / length_ms(query.interval)
+        if bars > MAX_LIMIT:
+            fault = FieldError("spans", "range", f"ask for at most {MAX_LIMIT} bars")
+            raise Invalid(f"the spans hold {bars:.0f} bars", errors=(fault,))
+        rows = await store.spans(resolved.symbol, query.source, query.interval, asked, limit=MAX_LIMIT)
+        return Response(msgspec.msgpack.encode(rows), media_type="application/msgpack")
 
     return router
 

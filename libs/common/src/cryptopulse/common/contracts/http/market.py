@@ -105,6 +105,14 @@ class CandleQuery(Parameters):
     cursor: str | None = Field(None, max_length=400, description="`next_cursor` of the previous page.")
 
 
+class CandleSpansQuery(Parameters):
+    """Stored candles of many ranges at once, between services: `spans` holds `from-to` in ms, separated by commas."""
+
+    interval: PublicInterval
+    source: str = Field(max_length=32)
+    spans: str = Field(max_length=16_000, pattern=r"^\d{1,14}-\d{1,14}(,\d{1,14}-\d{1,14})*$")
+
+
 class CandleRow(Answer):
     """One candle. `complete` is false while trades of it are known to be missing; `revision` counts corrections.
 
