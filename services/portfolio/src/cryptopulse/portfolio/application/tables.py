@@ -1,7 +1,8 @@
 """CSV that leaves: our own transaction format, lossless, and the realised-gains report; safe to open in a spreadsheet.
 
-A cell that a spreadsheet would take for a formula (`=`, `+`, `-`, `@`, tab, carriage return at its beginning) gets an
-apostrophe in front; the importer of our own format takes exactly that one off again, so the round trip is lossless.
+A text that a spreadsheet would take for a formula (`=`, `+`, `-`, `@`, also in full width, tab or a line's end at its
+beginning) gets an apostrophe in front; the importer of our own format takes exactly that one off again, so the round trip
+is lossless.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ GAIN_COLUMNS: Final = (
     "disposed_at", "acquired_at", "asset", "quantity", "proceeds", "cost", "gain", "term", "kind", "disposal_id",
     "lot_id", "account",
 )  # fmt: skip
-DANGEROUS: Final = ("=", "+", "-", "@", "\t", "\r")
+DANGEROUS: Final = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 _GUARDED: Final = (*DANGEROUS, "'")
 
 
@@ -71,11 +72,11 @@ def transaction_line(item: Recorded) -> str:
     return _line(
         [
             str(item.id), time_text(tx.at_us), tx.kind, safe(tx.asset), _number(tx.quantity), _number(tx.price),
-            tx.currency or "", safe(tx.counter_asset or ""), _number(tx.counter_quantity), _number(tx.fee),
+            safe(tx.currency or ""), safe(tx.counter_asset or ""), _number(tx.counter_quantity), _number(tx.fee),
             safe(tx.fee_asset or ""), safe(tx.account), safe(tx.note or ""), safe(tx.to_account or ""),
             _number(tx.total), _number(tx.fx_rate), _number(tx.fee_value if tx.fee else None), _number(tx.cost_basis),
-            time_text(tx.acquired_us), safe(tx.external_id or ""), "true" if tx.allow_uncovered else "", tx.price_source,
-            safe(coin.coin_id or ""), safe(coin.name or ""), safe(coin.symbol or ""),
+            time_text(tx.acquired_us), safe(tx.external_id or ""), "true" if tx.allow_uncovered else "",
+            safe(tx.price_source), safe(coin.coin_id or ""), safe(coin.name or ""), safe(coin.symbol or ""),
         ]
     )  # fmt: skip
 

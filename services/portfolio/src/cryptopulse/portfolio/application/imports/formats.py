@@ -14,6 +14,7 @@ from cryptopulse.portfolio.application.imports.reading import (
     Line,
     Options,
     Outcome,
+    delimiters,
     fingerprinted,
     lines_of,
     normal,
@@ -49,10 +50,15 @@ FORMATS: Final = (
     _format("kraken_trades", "txid,ordertxid,pair,time,type,price,cost,fee,vol", kraken.trades),
     _format("cointracking", "type,buy,cur.,sell,cur.#2,fee,cur.#3,date", trackers.cointracking),
     _format(
+        "koinly",
+        "date,type,sending wallet,sent amount,sent currency,receiving wallet,received amount,received currency",
+        trackers.koinly_history,
+    ),
+    _format(
         "koinly", "date,sent amount,sent currency,received amount,received currency,label", trackers.koinly
     ),
 )
-NAMES: Final = (*(known.name for known in FORMATS), "ghostfolio")
+NAMES: Final = (*dict.fromkeys(known.name for known in FORMATS), "ghostfolio")
 
 
 def read_file(text: str, wanted: str | None, options: Options) -> tuple[str, Iterator[Outcome]]:
@@ -62,16 +68,17 @@ def read_file(text: str, wanted: str | None, options: Options) -> tuple[str, Ite
         if wanted not in {None, "ghostfolio"}:
             raise Invalid(f"The file is JSON, and no {wanted} file.", code="wrong-format")
         return "ghostfolio", fingerprinted(trackers.ghostfolio(stripped, options), "ghostfolio")
-    rows = tables(text)
-    head = list(islice(rows, PREAMBLE_LINES))
-    for index, (_, cells) in enumerate(head):
-        names = set(_numbered(cells))
-        found = next(
-            (known for known in FORMATS if known.columns <= names and wanted in {None, known.name}), None
-        )
-        if found is not None:
-            lines = lines_of(cells, chain(head[index + 1 :], rows))
-            return found.name, fingerprinted(_read(found, lines, options), found.name)
+    for delimiter in delimiters(text):
+        rows = tables(text, delimiter)
+        head = list(islice(rows, PREAMBLE_LINES))
+        for index, (_, cells) in enumerate(head):
+            names = set(_numbered(cells))
+            found = next(
+                (known for known in FORMATS if known.columns <= names and wanted in {None, known.name}), None
+            )
+            if found is not None:
+                lines = lines_of(cells, chain(head[index + 1 :], rows))
+                return found.name, fingerprinted(_read(found, lines, options), found.name)
     if wanted is not None:
         raise Invalid(f"The file has no header of the format {wanted}.", code="wrong-format")
     raise Invalid(

@@ -28,6 +28,9 @@ CODES: Final = {
     "EUR.HOLD": "EUR",
 }  # fmt: skip
 _SUFFIX: Final = re.compile(r"\.(S|M|P|B|F|HOLD|T)$|\d{2}\.S$")
+CREDITS: Final = frozenset({"KFEE", "FEE"})
+"""Fee credits: no asset that can be held, priced or sold."""
+CONVERTED: Final = frozenset({"delistingconversion", "dustsweeping"})
 INTERNAL: Final = frozenset(
     {
         "spottostaking", "stakingfromspot", "stakingtospot", "spotfromstaking", "spottofutures", "spotfromfutures",
@@ -52,7 +55,11 @@ def ledgers(lines: Iterable[Line], options: Options) -> Iterator[Outcome]:
         try:
             if not line["txid"]:
                 yield Outcome(line.number, ignored="pending: comes again with an id")
-            elif line["type"].lower() in {"trade", "spend", "receive"}:
+            elif line["asset"].upper() in CREDITS:
+                yield Outcome(line.number, ignored="fee credits are no asset")
+            elif (
+                line["type"].lower() in {"trade", "spend", "receive"} or line["subtype"].lower() in CONVERTED
+            ):
                 trades.setdefault(line["refid"] or line["txid"], []).append(line)
             else:
                 yield _single(line, options)

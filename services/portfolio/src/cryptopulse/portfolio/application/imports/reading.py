@@ -24,6 +24,7 @@ MAX_ROWS: Final = 120_000
 MAX_CELL: Final = 10_000
 PREAMBLE_LINES: Final = 20
 SAMPLE_BYTES: Final = 65_536
+_BROKEN: Final = re.compile("[\x00\ud800-\udfff]")
 _SYMBOLS: Final = str.maketrans("", "", "$€£¥₿ \u00a0'")
 
 
@@ -73,18 +74,16 @@ def decoded(body: bytes) -> tuple[str, str]:
         raise Invalid("The file is empty.", code="empty-file")
     for mark, encoding in ((b"\xef\xbb\xbf", "utf-8-sig"), (b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16")):
         if body.startswith(mark):
-            try:
-                return body.decode(encoding), encoding
-            except UnicodeDecodeError as error:
-                raise Invalid(
-                    f"The file says that it is {encoding}, but cannot be read so.", code="bad-encoding"
-                ) from error
+            return _marked(body, encoding), encoding
     if b"\x00" in body[:SAMPLE_BYTES]:
         raise Invalid("The file is not text.", code="not-text")
     try:
         return body.decode("utf-8"), "utf-8"
-    except UnicodeDecodeError:
-        pass
+    except UnicodeDecodeError as error:
+        text = body.decode("utf-8", "surrogateescape")
+        # What decodes to several bytes a character is no accident: a few broken ones are damage, and of their rows only.
+        if error.start >= len(body) - 3 or len(body) - len(text) > len(_BROKEN.findall(text)):
+            return text, "utf-8"
     best = charset_normalizer.from_bytes(body[:SAMPLE_BYTES]).best()
     encoding = best.encoding if best is not None else "cp1252"
     try:
@@ -93,15 +92,41 @@ def decoded(body: bytes) -> tuple[str, str]:
         return body.decode("latin-1"), "latin-1"
 
 
+def _marked(body: bytes, encoding: str) -> str:
+    """The text after a byte order mark; a character that was cut off at the end is left out."""
+    if encoding == "utf-8-sig":
+        return body[3:].decode("utf-8", "surrogateescape")
+    try:
+        text = body[: len(body) & ~1].decode(encoding)
+    except UnicodeDecodeError as error:
+        raise Invalid(
+            f"The file says that it is {encoding}, but cannot be read so.", code="bad-encoding"
+        ) from error
+    if not text.strip():
+        raise Invalid("The file is empty.", code="empty-file")
+    return text
+
+
+def checked_text(text: str) -> str:
+    """A text that can be kept. Raises `RowError` for bytes that are no characters and for NUL."""
+    if _BROKEN.search(text):
+        raise RowError("the row holds bytes that are not valid text")
+    return text
+
+
 def normal(name: str) -> str:
     """A column's name without case, quotes and runs of blanks."""
     return re.sub(r"\s+", " ", name.strip().strip("\ufeff\"'").lower())
 
 
-def tables(text: str) -> Iterator[tuple[int, list[str]]]:
-    """Rows of a separated file with their line numbers; a row that a quote never closes ends at the cell limit."""
+def delimiters(text: str) -> list[str]:
+    """What may part the cells, the likeliest first; free texts can make that the wrong one."""
     head = text[:4096]
-    delimiter = max(",;\t", key=head.count)
+    return sorted(",;\t", key=head.count, reverse=True)
+
+
+def tables(text: str, delimiter: str) -> Iterator[tuple[int, list[str]]]:
+    """Rows of a separated file with their line numbers; a row that a quote never closes ends at the cell limit."""
     reader = csv.reader(io.StringIO(text), delimiter=delimiter)
     csv.field_size_limit(MAX_CELL * 4)
     number = 0
@@ -137,6 +162,8 @@ def lines_of(columns: Sequence[str], rows: Iterable[tuple[int, list[str]]]) -> I
             yield Outcome(number, error=f"the row has {len(cells)} cells, its header {len(names)}")
         elif any(len(cell) > MAX_CELL for cell in cells):
             yield Outcome(number, error="a cell is longer than 10,000 characters")
+        elif _BROKEN.search("".join(cells)):
+            yield Outcome(number, error="the row holds bytes that are not valid text")
         else:
             yield Line(number, dict(zip(names, cells, strict=False)), cells)
 

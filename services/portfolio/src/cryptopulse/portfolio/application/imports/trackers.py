@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Iterator
 from decimal import Decimal
 from typing import Any, Final
@@ -17,6 +18,7 @@ from cryptopulse.portfolio.application.imports.reading import (
     amount,
     amount_or_none,
     asset_name,
+    checked_text,
     exchanged,
     time_us,
 )
@@ -54,6 +56,9 @@ KOINLY_OUT: Final[dict[str, Kind]] = {
     "margin fee": "fee",
     "loan fee": "fee",
 }
+SOURCES: Final = frozenset({"given", "live", "candle"})
+_CURRENCY: Final = re.compile(r"[A-Z0-9]{2,10}")
+_NET_VALUE: Final = re.compile(r"net value \(([a-z0-9]{2,10})\)")
 
 
 def cointracking(lines: Iterable[Line], options: Options) -> Iterator[Outcome]:
@@ -154,6 +159,77 @@ def koinly(lines: Iterable[Line], options: Options) -> Iterator[Outcome]:
             yield Outcome(line.number, error=str(error))
 
 
+def koinly_history(lines: Iterable[Line], options: Options) -> Iterator[Outcome]:
+    """The transaction history: wallets instead of one account, `Label` or `Tag`, `Net Value (EUR)` in the user's currency.
+
+    A transfer between wallets has the same coin on both sides; where it does not say its fee, the fee is what is missing.
+    """
+    for line in lines:
+        try:
+            yield Outcome(line.number, (_koinly_moved(line, options),))
+        except RowError as error:
+            yield Outcome(line.number, error=str(error))
+
+
+def _koinly_moved(line: Line, options: Options) -> Draft:
+    away, got = amount_or_none(line["sent amount"]), amount_or_none(line["received amount"])
+    fee = amount_or_none(line["fee amount"]) or None
+    label = line.first("label", "tag").lower().replace("_", " ")
+    source, target = line["sending wallet"] or "main", line["receiving wallet"] or "main"
+    at_us, note = time_us(line["date"], options.utc_offset), line["description"] or None
+    given: dict[str, Any] = {"fee": fee, "fee_asset": _koinly_asset(line["fee currency"]) if fee else None}
+    side = "in" if got else "out"
+    external = f"koinly:{line['txhash']}:{side}" if line["txhash"] else None
+    more: dict[str, Any] = {"at_us": at_us, "note": note, "external_id": external, "custom_asset": True}
+    worth = _koinly_worth(line)
+    if away and got:
+        sent, received = _koinly_asset(line["sent currency"]), _koinly_asset(line["received currency"])
+        if sent != received:
+            del more["at_us"], more["custom_asset"]
+            return exchanged(
+                at_us, sent, away, received, got, account=options.account or source, **given, **more
+            )
+        missing = away - got
+        if missing < 0:
+            raise RowError("more arrives than was sent")
+        if missing and fee is None:
+            given = {"fee": missing, "fee_asset": sent}
+        elif missing and given != {"fee": missing, "fee_asset": sent}:
+            raise RowError("what is missing on arrival is not the fee")
+        if options.account or source == target:
+            raise RowError("a transfer goes to another wallet")
+        return Draft(
+            kind="transfer", asset=sent, quantity=got, account=source, to_account=target, **given, **more
+        )
+    if got:
+        if label not in KOINLY_IN:
+            raise RowError(f"label {label!r:.60} is not known for something received")
+        asset = _koinly_asset(line["received currency"])
+        return Draft(
+            kind=KOINLY_IN[label], asset=asset, quantity=got, account=options.account or target,
+            **worth, **given, **more,
+        )  # fmt: skip
+    if not away:
+        raise RowError("neither a sent nor a received amount is given")
+    if label not in KOINLY_OUT:
+        raise RowError(f"label {label!r:.60} is not known for something sent")
+    asset = _koinly_asset(line["sent currency"])
+    return Draft(
+        kind=KOINLY_OUT[label], asset=asset, quantity=away, account=options.account or source,
+        **worth, **given, **more,
+    )  # fmt: skip
+
+
+def _koinly_worth(line: Line) -> dict[str, Any]:
+    """What the row was worth, in the currency that the column's name says."""
+    for name in line.cells:
+        found = _NET_VALUE.fullmatch(name)
+        worth = amount_or_none(line[name]) if found else None
+        if found and worth:
+            return {"total": worth, "currency": found[1].upper()}
+    return {}
+
+
 def _koinly_asset(text: str) -> str:
     return asset_name(text.partition(";")[0])
 
@@ -196,6 +272,7 @@ def ghostfolio(text: str, options: Options) -> Iterator[Outcome]:
 def _activity(item: Any, options: Options) -> Draft:
     if not isinstance(item, dict):
         raise RowError("an activity is an object")
+    checked_text("".join(value for value in item.values() if isinstance(value, str)))
     kind = GHOSTFOLIO.get(str(item.get("type", "")).upper())
     if kind is None:
         raise RowError(f"type {item.get('type')!r:.40} is not supported")
@@ -255,21 +332,21 @@ def own(lines: Iterable[Line], options: Options) -> Iterator[Outcome]:
                 at_us=time_us(line["timestamp"], options.utc_offset),
                 price=amount_or_none(line["price"], "price"),
                 total=amount_or_none(line["total"], "total"),
-                currency=line["currency"].upper() or None,
+                currency=_currency(line["currency"]),
                 fx_rate=amount_or_none(line["fx_rate"], "fx_rate"),
                 counter_asset=unsafe(line["counter_asset"]) or None,
                 counter_quantity=amount_or_none(line["counter_quantity"], "counter_quantity"),
                 fee=fee or None,
-                fee_asset=(unsafe(line["fee_asset"]) or line["currency"].upper() or None) if fee else None,
+                fee_asset=(unsafe(line["fee_asset"]) or _currency(line["currency"])) if fee else None,
                 fee_value=amount_or_none(line["fee_value"], "fee_value"),
                 cost_basis=amount_or_none(line["cost_basis"], "cost_basis"),
                 acquired_us=time_us(line["acquired_at"]) if line["acquired_at"] else None,
-                account=options.account or unsafe(line["account"]) or "main",
-                to_account=unsafe(line["to_account"]) or None,
+                account=options.account or _text(line, "account") or "main",
+                to_account=_text(line, "to_account") or None,
                 note=unsafe(line.cells.get("note", "")) or None,
-                external_id=unsafe(line["external_id"]) or None,
+                external_id=_text(line, "external_id") or None,
                 allow_uncovered=line["allow_uncovered"].lower() == "true",
-                price_source=line["price_source"] or None,
+                price_source=line["price_source"] if line["price_source"] in SOURCES else None,
                 coin=Coin(
                     coin_id, coin_id, unsafe(line["coin_name"]) or None, unsafe(line["coin_symbol"]) or None
                 )
@@ -281,6 +358,19 @@ def own(lines: Iterable[Line], options: Options) -> Iterator[Outcome]:
             yield Outcome(line.number, (draft,), own_id=own_id)
         except RowError as error:
             yield Outcome(line.number, error=str(error))
+
+
+def _text(line: Line, name: str) -> str:
+    """A free text: blanks at its ends belong to it in an export of ours, which has ids, and to nobody in a file by hand."""
+    return unsafe(line.cells.get(name, "") if line["id"] else line[name])
+
+
+def _currency(text: str) -> str | None:
+    """A currency as a transaction over HTTP may name it."""
+    name = text.upper()
+    if name and _CURRENCY.fullmatch(name) is None:
+        raise RowError(f"{text!r:.20} is not a currency")
+    return name or None
 
 
 def _missing(name: str) -> str:
