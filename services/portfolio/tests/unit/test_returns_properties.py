@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from decimal import ROUND_DOWN, Decimal
 from typing import Any
@@ -19,6 +19,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from cryptopulse.common.clock import ManualClock
+from cryptopulse.common.errors import Invalid
 from cryptopulse.portfolio.application.performance import Performance, Performer, Span, Track
 from cryptopulse.portfolio.application.ports import AssetRef, Coin, Portfolio, Segment
 from cryptopulse.portfolio.application.replay import replayed
@@ -67,7 +68,7 @@ class World:
     def _transaction(self, move: Move, asset: str) -> Transaction:
         into = move.kind in {"transfer_in", "deposit", "buy"}
         price = self.closes[asset][max(move.day - 1, 0) if into else move.day]
-        quantity = INITIAL[asset] * move.part
+        quantity = INITIAL.get(asset, D(1)) * move.part
         value = quantity * price
         return Transaction(
             kind=move.kind, at_us=(START + move.day) * DAY_US + move.time_us, asset=asset, quantity=quantity,  # type: ignore[arg-type] # drawn from the kinds
@@ -223,3 +224,78 @@ def test_money_out_moves_it_towards_what_was_earned_until_then(
 
 def worth_of(closes: list[Decimal], *moves: Move) -> Performance:
     return World("implicit", {"BTC": closes}, moves).performance()
+
+
+# --- benchmarks --------------------------------------------------------------------------------------------------
+
+BENCH = {
+    "BTC": [D(100), D(150), D(200)],
+    "ETH": [D(10), D(9), D(5)],
+    "SOL": [D(1), D(2), D(7)],
+    "EUR": [D("1.25"), D(1), D("1.6")],
+}
+
+
+@dataclass
+class Compared(World):
+    """The book holds the first asset; the others are only known."""
+
+    base: str = "USD"
+
+    async def portfolio(self, portfolio_id: int) -> Portfolio:
+        return replace(await super().portfolio(portfolio_id), base_currency=self.base)
+
+    def postings(self) -> list[Any]:
+        return [leg for leg in super().postings() if leg.asset == "BTC"]
+
+    def resolve(self, text: str) -> Coin | None:
+        return Coin(text.upper()) if text.upper() in self.closes else None
+
+    def against(self, benchmark: str) -> Any:
+        found = self._performer().performance("alice", 7, self._since(), benchmark=benchmark)
+        return asyncio.run(found).benchmark
+
+    def _since(self) -> Span:
+        return Span(from_day=START + 1, to_day=START + 2)
+
+
+def compared(**fields: Any) -> Compared:
+    return Compared("implicit", BENCH | fields.pop("closes", {}), **fields)
+
+
+@pytest.mark.parametrize(
+    ("benchmark", "growth"),
+    [
+        ("BTC", 2.0),
+        ("eth", 0.5),
+        ("SOL:3", 7.0),
+        ("BTC:50,ETH:50", 1.25),
+        ("BTC:1, ETH:1, SOL:2", 4.125),
+        ("USD", 1.0),
+    ],
+)
+def test_a_benchmark_is_any_asset_or_basket_bought_at_the_close_before_the_window(
+    benchmark: str, growth: float
+) -> None:
+    found = compared(closes={"USD": [D(1)] * 3}).against(benchmark)
+    assert found.twr.value == pytest.approx(growth - 1)
+    assert found.excess.value == pytest.approx(2.0 - growth)
+
+
+def test_a_benchmark_is_in_the_portfolios_own_currency() -> None:
+    found = compared(base="EUR").against("BTC:50,SOL:50")
+    assert found.twr.value == pytest.approx((0.5 * 2 + 0.5 * 7) * 1.25 / 1.6 - 1)
+
+
+def test_a_benchmark_without_a_close_is_null_with_the_reason() -> None:
+    found = compared(closes={"XYZ": [D(3)]}).against("BTC,XYZ")
+    assert (found.twr.value, found.twr.reason) == (None, "no-close-of-XYZ")
+    assert (found.excess.value, found.excess.reason) == (None, "no-benchmark")
+
+
+@pytest.mark.parametrize(
+    "text", ["NOPE", ",", "BTC:0", "BTC:-1", "BTC:x", "BTC:NaN", ",".join(["BTC"] * 11), "BTC:1e9"]
+)
+def test_a_benchmark_that_means_nothing_is_refused(text: str) -> None:
+    with pytest.raises(Invalid, match="benchmark"):
+        compared().against(text)

@@ -218,3 +218,45 @@ def test_what_means_nothing_is_refused_naming_the_field(transaction: Transaction
     with pytest.raises(TransactionRefusedError) as refused:
         check(transaction, 10 * DAY)
     assert refused.value.field == field
+
+
+def test_fees_are_in_cost_and_proceeds_or_a_line_of_their_own() -> None:
+    ledger = (
+        tx("buy", 1, quantity="2", value="200", fee_asset="USD", fee="4", fee_value="4"),
+        tx("sell", 2, quantity="1", value="150", fee_asset="USD", fee="3", fee_value="3"),
+    )
+    inside, outside = (book_of(*ledger, fees_in_cost=policy).assets["BTC"] for policy in (True, False))
+    assert (inside.realised, inside.cost, inside.bare, inside.fees_separate) == (147 - 102, 102, 100, 0)
+    assert (outside.realised, outside.cost, outside.bare, outside.fees_separate) == (50, 100, 100, 7)
+    assert inside.fees == outside.fees == 7
+    assert inside.realised - inside.cost == outside.realised - outside.cost - outside.fees_separate
+
+
+def test_a_fee_alone_spends_units_or_money_and_is_an_expense() -> None:
+    book = book_of(
+        tx("buy", 1, quantity="2", value="200"),
+        tx("fee", 2, quantity="0.5", value="75"),
+        tx("fee", 3, asset="USD", quantity="9", value="9"),
+    )
+    asset = book.assets["BTC"]
+    assert (asset.quantity, asset.realised, asset.fees_separate) == (D("1.5"), 75 - 50, 75)
+    assert (book.assets["USD"].fees_separate, book.assets["USD"].quantity) == (9, 0)
+    assert flows(book) == 200 + 9
+
+
+@pytest.mark.parametrize("kind", ["withdraw", "transfer_out"])
+def test_what_leaves_takes_its_lots_along_and_flows_at_market_value(kind: str) -> None:
+    book = book_of(
+        tx("buy", 1, quantity="2", value="200"),
+        tx(kind, 2, quantity="1", value="150", fee_asset="BTC", fee="0.1", fee_value="15"),
+    )
+    asset = book.assets["BTC"]
+    assert (asset.quantity, asset.removed, asset.cost) == (D("0.9"), 100, 90)
+    assert (asset.realised, asset.fees_separate) == (15 - 10, 15)
+    assert flows(book) == 200 - 150
+
+
+@pytest.mark.parametrize("kind", ["staking", "interest", "airdrop", "mining", "reward", "income"])
+def test_every_kind_of_income_opens_a_lot_at_market_value(kind: str) -> None:
+    asset = book_of(tx(kind, 1, value="40")).assets["BTC"]
+    assert (asset.income, asset.cost, asset.flow_in) == (40, 40, 0)
