@@ -18,7 +18,7 @@ import pytest
 from cryptopulse.common.database import pool as pool_module
 from cryptopulse.common.database.migrate import migrate
 from cryptopulse.common.database.pool import Database
-from cryptopulse.common.errors import StoreUnavailable
+from cryptopulse.common.errors import Invalid, StoreUnavailable
 from cryptopulse.common.testing.tcp_proxy import TcpProxy
 
 SCHEMA, ROLE = "alerts", "cryptopulse_alerts"
@@ -140,6 +140,20 @@ async def test_a_mistake_of_ours_is_not_called_an_outage(url: str) -> None:
         with pytest.raises(asyncpg.PostgresSyntaxError):
             async with db.connection() as connection:
                 await connection.execute("SELEC 1")
+
+
+@pytest.mark.parametrize(("owner", "text"), [("a\0b", "x"), ("u1", "a\0b")])
+async def test_a_text_that_postgres_cannot_keep_is_the_callers_fault(url: str, owner: str, text: str) -> None:
+    async with opened(url) as db:
+
+        async def keep() -> None:
+            async with db.transaction("u1") as connection:
+                statement = "INSERT INTO notes (owner, amount, data) VALUES ($1, 1, $2)"
+                await connection.execute(statement, owner, {"text": text})
+
+        with pytest.raises(Invalid) as refused:
+            await keep()
+        assert refused.value.code == "not-text"
 
 
 async def test_a_slow_statement_ends_and_its_connection_goes_on(url: str) -> None:

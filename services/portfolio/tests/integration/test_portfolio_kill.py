@@ -17,7 +17,7 @@ from cryptopulse.common.database.pool import Database
 from cryptopulse.common.runtime.command import migrations_of
 from cryptopulse.portfolio.adapters.books import PostgresBooks
 from cryptopulse.portfolio.application.ledger import Ledger
-from cryptopulse.portfolio.application.ports import Answer, NewPortfolio
+from cryptopulse.portfolio.application.ports import Answer, Filter, NewPortfolio
 from cryptopulse.portfolio.application.valuation import replayed_positions
 from cryptopulse.portfolio.domain.money import use_money_context
 from cryptopulse.portfolio.domain.transactions import Transaction
@@ -27,12 +27,18 @@ CHILD = """
 import asyncio, os, signal, sys
 sys.path.insert(0, sys.argv[4])
 import test_portfolio_kill as t
-asyncio.run(t.dying_write(sys.argv[1], int(sys.argv[2]), sys.argv[3]))
+asyncio.run(t.dying_write(sys.argv[1], int(sys.argv[2]), sys.argv[3], sys.argv[5]))
 """
 STEPS = (
     "claim", "next_version", "new_ids", "add", "keep_coins", "replace_segments", "replace_positions", "announce",
     "recorded", "keep_answer", "committed",
 )  # fmt: skip
+OTHERS = {
+    "revise": ("next_version", "revise", "replace_segments", "replace_positions", "announce", "committed"),
+    "void": ("next_version", "void", "drop_component", "announce", "committed"),
+    "many": ("next_version", "add", "replace_segments", "replace_positions", "announce", "committed"),
+}
+"""An edit, a void and a file."""
 BODY = b'{"made":"once"}'
 
 
@@ -66,7 +72,21 @@ async def write(books: PostgresBooks, portfolio: int, quantity: str, key: str) -
     return answer
 
 
-async def dying_write(url: str, portfolio: int, step: str) -> None:
+async def change(books: PostgresBooks, portfolio: int, act: str) -> None:
+    """An edit or a void of the one transaction there is, or two more as a file brings them."""
+    ledger = Ledger(books, None, Nothing(), SystemClock())  # type: ignore[arg-type] # the price is given
+    async with books.unit("alice") as unit:
+        (first,) = await unit.listed(portfolio, Filter(2))
+        if act == "revise":
+            await ledger.revise(unit, portfolio, first, bought("5"), [])
+        elif act == "void":
+            await ledger.void(unit, portfolio, first.id)
+        else:
+            locked = await unit.next_version(portfolio, None)
+            await ledger.record_many(unit, locked, [bought("2"), bought("4")], [])
+
+
+async def dying_write(url: str, portfolio: int, step: str, act: str) -> None:
     """In the child: the kill comes right after the step, with its statement done and nothing else."""
     import os
 
@@ -86,7 +106,10 @@ async def dying_write(url: str, portfolio: int, step: str) -> None:
         setattr(PostgresUnit, step, dies)
     database = a_pool(url)
     await database.start()
-    await write(PostgresBooks(database), portfolio, "2", "second")
+    if act == "record":
+        await write(PostgresBooks(database), portfolio, "2", "second")
+    else:
+        await change(PostgresBooks(database), portfolio, act)
     die()
 
 
@@ -127,14 +150,7 @@ async def test_sigkill_leaves_the_book_before_or_after(
         portfolio = (await unit.create(NewPortfolio("x"))).id
     await write(books, portfolio, "1", "first")
     before = await state(database, portfolio)
-    child = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", CHILD, postgres_db, str(portfolio), step, str(request.path.parent)
-    )
-    assert await asyncio.wait_for(child.wait(), 30) == -signal.SIGKILL
-    async with asyncio.timeout(10):
-        # The server notices the broken connection and gives up what it held: only then may we judge.
-        while await _others(database):
-            await asyncio.sleep(0.02)
+    await killed(database, postgres_db, portfolio, step, "record", request)
     after = await state(database, portfolio)
     if step == "committed":
         assert after[5:7] == (before[5] + 1, 2)
@@ -145,6 +161,43 @@ async def test_sigkill_leaves_the_book_before_or_after(
     final = await state(database, portfolio)
     assert final[5:8] == (before[5] + 1, 2, [("BTC", Decimal(3), Decimal(21))])
     assert final[4] == before[4] + 1
+
+
+@pytest.mark.parametrize(("act", "step"), [(act, step) for act, steps in OTHERS.items() for step in steps])
+async def test_sigkill_leaves_edits_voids_and_files_whole(
+    database: Database, postgres_db: str, act: str, step: str, request: pytest.FixtureRequest
+) -> None:
+    books = PostgresBooks(database)
+    async with books.unit("alice") as unit:
+        portfolio = (await unit.create(NewPortfolio("x"))).id
+    await write(books, portfolio, "1", "first")
+    before = await state(database, portfolio)
+    await killed(database, postgres_db, portfolio, step, act, request)
+    if step != "committed":
+        assert await state(database, portfolio) == before
+        await change(books, portfolio, act)
+    after = await state(database, portfolio)
+    bought_now = {
+        "revise": [("BTC", Decimal(5), Decimal(35))],
+        "void": [],
+        "many": [("BTC", Decimal(7), Decimal(49))],
+    }
+    assert after[7] == bought_now[act]
+    assert after[5] == before[5] + 1
+    assert after[6] == {"revise": 1, "void": 0, "many": 3}[act]
+
+
+async def killed(
+    database: Database, url: str, portfolio: int, step: str, act: str, request: pytest.FixtureRequest
+) -> None:
+    """A process that begins the write and dies in it; back when the server has given up what it held."""
+    child = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", CHILD, url, str(portfolio), step, str(request.path.parent), act
+    )
+    assert await asyncio.wait_for(child.wait(), 30) == -signal.SIGKILL
+    async with asyncio.timeout(10):
+        while await _others(database):
+            await asyncio.sleep(0.02)
 
 
 async def _others(database: Database) -> int:

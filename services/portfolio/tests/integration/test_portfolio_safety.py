@@ -11,7 +11,10 @@ import asyncpg
 import pytest
 
 from cryptopulse.common.database.pool import Database
+from cryptopulse.common.errors import NotFound
 from cryptopulse.portfolio.adapters.books import PostgresBooks, PostgresUnit
+from cryptopulse.portfolio.application import replay
+from cryptopulse.portfolio.application.ports import Filter
 
 BUY = {"type": "buy", "asset": "BTC", "quantity": "1", "price": "100", "timestamp": "2024-01-01T00:00:00Z"}
 TABLES = (
@@ -23,6 +26,7 @@ TABLES = (
     "position",
     "segment",
     "idempotency",
+    "import_job",
 )
 
 
@@ -95,11 +99,19 @@ async def test_a_write_that_dies_between_two_steps_leaves_nothing(
 async def test_row_level_security_holds_without_the_check_in_code(service: Any, postgres_db: str) -> None:
     alice = service.as_user("alice")
     number = await a_book(alice)
+    long = await alice.post(f"/portfolios/{number}/transactions/import", content="x" * 300_000)
+    assert long.status_code == 202, long.text
     database = Database(
         postgres_db, schema="portfolio", role="cryptopulse_portfolio", application_name="t", max_size=1
     )
     await database.start()
     try:
+        async with database.connection() as connection:
+            owned = await connection.fetch(
+                "SELECT c.relname, c.relrowsecurity FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid "
+                "WHERE c.relnamespace = 'portfolio'::regnamespace AND c.relkind = 'r' AND a.attname = 'owner_id'"
+            )
+            assert {row["relname"]: row["relrowsecurity"] for row in owned} == dict.fromkeys(TABLES, True)
         for user, rows in (("alice", True), ("mallory", False), (None, False), ("", False)):
             async with database.transaction(user) as connection:
                 for table in TABLES:
@@ -145,6 +157,12 @@ async def test_a_unit_that_forgets_its_owner_still_sees_nothing_of_others(
             assert await unit.portfolios() == []
             assert await unit.positions(number) == []
             assert await unit.segments(number) == []
+            assert await unit.postings(number, ["BTC"], None) == []
+            assert await unit.listed(number, Filter(10)) == []
+            assert [item async for item in unit.all_recorded(number)] == []
+            assert await unit.coins(number) == []
+            with pytest.raises(NotFound):
+                await unit.next_version(number, None)
     finally:
         await database.close()
 
@@ -163,3 +181,54 @@ async def test_the_ledger_is_append_only_for_the_service(service: Any, postgres_
                     await connection.execute(statement)
     finally:
         await database.close()
+
+
+async def test_a_write_replays_from_the_touched_point_and_a_read_never_does(
+    service: Any, monkeypatch: Any
+) -> None:
+    await service.price("BTC", "100")
+    alice = service.as_user()
+    number = int((await alice.post("/portfolios", content='{"name":"x"}')).json()["id"])
+    head = "timestamp,type,asset,quantity,price,currency,counter_asset,fee_asset,account"
+    rows = [f"2024-01-01T{n // 60:02d}:{n % 60:02d}:00Z,buy,BTC,1,{100 + n},USD,,,main" for n in range(1_200)]
+    path = f"/portfolios/{number}"
+    sent = await alice.post(
+        f"{path}/transactions/import", content="\n".join([head, *rows]), params={"commit": "true"}
+    )
+    assert sent.json()["recorded"] == 1_200, sent.text
+    replayed: list[int] = []
+    whole = replay.replayed
+
+    def counted(book: Any, postings: Any, from_no: int) -> Any:
+        replayed.append(len(postings))
+        return whole(book, postings, from_no)
+
+    monkeypatch.setattr(replay, "replayed", counted)
+    for at, most in (
+        ("2024-02-01T00:00:00Z", 500),
+        ("2024-01-01T18:20:30Z", 250),
+        ("2023-01-01T00:00:00Z", 1_203),
+    ):
+        made = await alice.post(f"{path}/transactions", content=json.dumps({**BUY, "timestamp": at}))
+        assert made.status_code == 201, made.text
+        assert replayed.pop() <= most
+    assert replayed == []
+    for name in ("holdings", "lots", "realised", "performance", "history", "export", "transactions"):
+        assert (await alice.get(f"{path}/{name}")).status_code == 200
+    assert (await alice.get("/portfolio")).status_code == 200
+    assert replayed == []
+
+
+@pytest.mark.parametrize("text", ["a\0b", "a\ud800b"])
+@pytest.mark.parametrize("field", ["note", "external_id", "account", "asset"])
+async def test_a_text_that_cannot_be_kept_is_refused(service: Any, field: str, text: str) -> None:
+    alice = service.as_user()
+    number = await a_book(alice)
+    made = await alice.post(
+        f"/portfolios/{number}/transactions", content=json.dumps({**BUY, "custom_asset": True, field: text})
+    )
+    assert made.status_code == 422, made.text
+    filtered = await alice.get(
+        f"/portfolios/{number}/transactions", params={"asset": text.replace("\ud800", "\0")}
+    )
+    assert filtered.status_code == 422, filtered.text

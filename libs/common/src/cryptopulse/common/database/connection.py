@@ -10,7 +10,7 @@ from typing import Any, Final, Protocol
 import asyncpg
 import orjson
 
-from cryptopulse.common.errors import StoreUnavailable
+from cryptopulse.common.errors import Invalid, StoreUnavailable
 from cryptopulse.common.telemetry.metrics import counter
 
 Record = Mapping[str, Any]
@@ -65,6 +65,8 @@ def _plain(value: Any) -> Any:
     raise TypeError(f"{type(value).__name__} cannot be stored as JSON")
 
 
+_NO_TEXT: Final = (asyncpg.CharacterNotInRepertoireError, asyncpg.UntranslatableCharacterError)
+"""A text with NUL in it, which is a character everywhere but in Postgres."""
 _CLOSED: Final = "clos"
 """Common to 'connection is closed', 'pool is closing' and 'was closed in the middle of operation'."""
 
@@ -120,9 +122,14 @@ def unavailable(error: BaseException) -> StoreUnavailable | None:
 
 @contextmanager
 def store_errors() -> Iterator[None]:
-    """Turn what may pass into `StoreUnavailable`; constraint violations and mistakes in SQL go through as they are."""
+    """Turn what may pass into `StoreUnavailable`, and a text that Postgres cannot keep into `Invalid`.
+
+    Constraint violations and mistakes in SQL go through as they are.
+    """
     try:
         yield
+    except _NO_TEXT as error:
+        raise Invalid("A text holds the character NUL, which cannot be kept.", code="not-text") from error
     except Exception as error:
         translated = unavailable(error)
         if translated is None:
