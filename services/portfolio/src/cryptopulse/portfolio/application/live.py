@@ -324,4 +324,7 @@ def _refs(book: Watched) -> Sequence[AssetRef]:
 
 def _exact(value: Decimal | None) -> Decimal | None:
     """As HTTP prints it: at most 24 decimals, no padding."""
-    return None if value is None else Decimal(printed_amount(value))
+    if value is None:
+        return None
+    text = printed_amount(value)
+    return value if text == str(value) else Decimal(text)

@@ -197,10 +197,20 @@ class Book:
         cost = bare + self._charge(book, fee) if fee else bare
         book.order = order = book.order + 1
         name = f"{seq}#cash" if kind == "cash" else str(seq)
-        lot = Lot(
-            name, name, at_us if acquired is None else acquired, order, quantity, cost, quantity, cost, bare
-        )  # fmt: skip
-        self._pool(book, account).add(lot)
+        pool = self._pool(book, account)
+        pool.add(
+            Lot(
+                name,
+                name,
+                at_us if acquired is None else acquired,
+                order,
+                quantity,
+                cost,
+                quantity,
+                cost,
+                bare,
+            )
+        )
         accounts = book.accounts
         held = accounts.get(account)
         if held is None:

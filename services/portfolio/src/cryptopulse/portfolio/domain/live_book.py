@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from decimal import Decimal
-from typing import Final
+from operator import attrgetter
+from typing import Final, NamedTuple
 
 from cryptopulse.portfolio.domain.money import HUNDRED, ONE, ZERO
 from cryptopulse.portfolio.domain.valuation import (
@@ -112,8 +112,7 @@ class _Line:
         }  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
-class LiveFigures:
+class LiveFigures(NamedTuple):
     """The totals of a live value; None where they cannot be known. `holdings` are the printed lines, largest first."""
 
     snapshot_id: str
@@ -135,9 +134,10 @@ class LiveBook:
     def __init__(self, positions: Sequence[Position], slots: Sequence[PriceSlot], print_: Printer) -> None:
         self.slots = tuple(slots)
         self._print = print_
-        self._lines = [
-            _Line(position, slot, print_) for position, slot in zip(positions, slots, strict=False)
-        ]
+        lines = [_Line(position, slot, print_) for position, slot in zip(positions, slots, strict=False)]
+        self._lines = sorted(
+            lines, key=attrgetter("asset")
+        )  # so that a stable sort by value breaks ties by name
         self._cost = sum((line.cost for line in self._lines), ZERO)
         by_asset = {slot.asset: slot for slot in slots}
         self._by_name = [by_asset[name] for name in sorted(by_asset)]
@@ -148,7 +148,7 @@ class LiveBook:
 
     def value(self, snapshot: str) -> LiveFigures:
         """Everything at the prices that the slots show; `snapshot` is their id, which the caller has looked at."""
-        value = change = priced_cost = ZERO
+        value = change = ZERO
         priced: list[_Line] = []
         unpriced: list[_Line] = []
         known_change = False
@@ -161,15 +161,14 @@ class LiveBook:
                 continue
             priced.append(line)
             value += worth
-            priced_cost += line.cost
             if line.change is not None:
                 known_change = True
                 change += line.change
-        priced.sort(key=_largest_first)
-        unpriced.sort(key=_by_asset)
+        priced.sort(key=_by_value, reverse=True)
         complete = not unpriced
         known = complete or bool(priced)
         cost = self._cost
+        priced_cost = cost if complete else sum((line.cost for line in priced), ZERO)
         material = not complete and cost > 0 and (cost - priced_cost) > cost * MATERIAL_UNPRICED
         unrealised = value - priced_cost
         return LiveFigures(
@@ -187,12 +186,7 @@ class LiveBook:
         )
 
 
-def _largest_first(line: _Line) -> tuple[Decimal, str]:
-    return -line.value if line.value is not None else ZERO, line.asset
-
-
-def _by_asset(line: _Line) -> str:
-    return line.asset
+_by_value: Final = attrgetter("value")
 
 
 def _short(value: Decimal) -> Decimal:

@@ -6,10 +6,10 @@ lot ends: no stored unit cost, no residue, cost in = cost out + cost remaining.
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Iterable
 from copy import copy
 from decimal import Decimal
+from heapq import heappop, heappush
 from typing import Final, Literal
 
 import msgspec
@@ -49,10 +49,11 @@ class Pool:
     `quantity` is the sum of the lots' remaining units, `cost` and `bare` the sums of their costs: always exactly.
     """
 
-    __slots__ = ("_heap", "_method", "bare", "cost", "quantity")
+    __slots__ = ("_by_age", "_heap", "_method", "bare", "cost", "quantity")
 
     def __init__(self, method: Method) -> None:
         self._method = method
+        self._by_age = method in {"fifo", "average"}
         self._heap: list[tuple[object, int, int, Lot]] = []
         self.quantity = ZERO
         self.cost = ZERO
@@ -60,7 +61,10 @@ class Pool:
 
     def add(self, lot: Lot) -> None:
         """Take a lot in."""
-        self._push(lot)
+        if self._by_age:
+            heappush(self._heap, (lot.acquired_us, lot.order, 0, lot))
+        else:
+            self._push(lot)
         self.quantity += lot.remaining
         self.cost += lot.cost
         self.bare += lot.bare
@@ -75,7 +79,7 @@ class Pool:
             entry = (lot.opened_cost / lot.opened, lot.acquired_us, lot.order, lot)
         else:
             entry = (lot.acquired_us, lot.order, 0, lot)
-        heapq.heappush(self._heap, entry)
+        heappush(self._heap, entry)
 
     def take(self, quantity: Decimal) -> list[Taken]:
         """Consume units in the method's order. The caller has made sure that the pool holds them."""
@@ -84,23 +88,24 @@ class Pool:
         taken: list[Taken] = []
         heap = self._heap
         left = quantity
+        all_cost, all_bare = self.cost, self.bare
         while left:
             lot = heap[0][3]
-            if lot.remaining <= left:
-                heapq.heappop(heap)
-                part, cost, bare = lot.remaining, lot.cost, lot.bare
+            whole, lot_cost, lot_bare = lot.remaining, lot.cost, lot.bare
+            if whole <= left:
+                heappop(heap)
                 lot.remaining = lot.cost = lot.bare = ZERO
+                part, cost, bare = whole, lot_cost, lot_bare
             else:
-                part, whole, bare = left, lot.remaining, lot.bare
-                cost = share(lot.cost, part, whole)
-                bare = cost if bare == lot.cost else share(bare, part, whole)
-                lot.remaining = whole - part
-                lot.cost -= cost
-                lot.bare -= bare
+                part = left
+                cost = share(lot_cost, part, whole)
+                bare = cost if lot_bare == lot_cost else share(lot_bare, part, whole)
+                lot.remaining, lot.cost, lot.bare = whole - part, lot_cost - cost, lot_bare - bare
             left -= part
-            self.cost -= cost
-            self.bare -= bare
+            all_cost -= cost
+            all_bare -= bare
             taken.append((lot, part, cost, bare))
+        self.cost, self.bare = all_cost, all_bare
         self.quantity -= quantity
         return taken
 
@@ -116,7 +121,7 @@ class Pool:
             part = min(lot.remaining, left)
             lot.remaining -= part
             if not lot.remaining:
-                heapq.heappop(heap)
+                heappop(heap)
             parts.append((lot, part))
             left -= part
         taken: list[Taken] = []
@@ -152,7 +157,7 @@ class Pool:
 
         Copies, unless `shared`: those go on changing with the book, and are for whoever writes them down at once.
         """
-        if self._method in {"fifo", "average"}:  # the heap's entries are in this order already
+        if self._by_age:  # the heap's entries are in this order already
             lots = [entry[3] for entry in sorted(self._heap)]
         else:
             lots = sorted((entry[3] for entry in self._heap), key=lambda lot: (lot.acquired_us, lot.order))

@@ -245,15 +245,18 @@ def largest_remainder(
     if total <= 0:
         return {}
     unit = ONE.scaleb(-digits)
-    units = HUNDRED.scaleb(digits)
-    shares = [(*divmod(part * units, total), name) for name, part in parts]
-    missing = int(units - sum((whole for whole, _, _ in shares), ZERO))
-    more = {name for _, _, name in sorted(shares, key=_by_remainder)[:missing]} if missing else frozenset()
-    return {name: (whole + 1 if name in more else whole) * unit for whole, _, name in shares}
-
-
-def _by_remainder(share: tuple[Decimal, Decimal, str]) -> tuple[Decimal, str]:
-    return -share[1], share[2]
+    units = missing = HUNDRED.scaleb(digits)
+    wholes: dict[str, Decimal] = {}
+    remainders: list[tuple[Decimal, str]] = []
+    for name, part in parts:
+        wholes[name], remainder = divmod(part * units, total)
+        missing -= wholes[name]
+        remainders.append((-remainder, name))
+    if missing:
+        remainders.sort()
+        for _, name in remainders[: int(missing)]:
+            wholes[name] += ONE
+    return {name: whole * unit for name, whole in wholes.items()}
 
 
 def best_and_worst(valuation: Valuation) -> tuple[Valued | None, Valued | None]:
