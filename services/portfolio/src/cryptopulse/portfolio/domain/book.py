@@ -178,10 +178,11 @@ class Book:
         self.days.extend(book.day_end() for book in self.assets.values() if book.day >= 0)
 
     def _pool(self, book: AssetBook, account: str) -> Pool:
-        name = account if self.policy.account_pools else ""
+        policy = self.policy
+        name = account if policy.account_pools else ""
         pool = book.pools.get(name)
         if pool is None:
-            pool = book.pools[name] = Pool(self.policy.method)
+            pool = book.pools[name] = Pool(policy.method)
         return pool
 
     def _charge(self, book: AssetBook, fee: Decimal) -> Decimal:
@@ -241,7 +242,8 @@ class Book:
         fee_leg = 1 if kind in FEE_LEGS else 0
         note = self.matches.append
         units = wanted if uncovered_ok else covered
-        realised = book.realised
+        cost_before = pool.cost
+        book.realised += left
         for lot, quantity, cost, _ in pool.take(covered):
             if quantity == units:
                 part, left = left, ZERO
@@ -249,16 +251,14 @@ class Book:
                 part = share(left, quantity, units)
                 left -= part
                 units -= quantity
-            realised += part - cost
             note(
                 Match(
                     seq, fee_leg, kind, at_us, asset, account, lot.id, lot.acquired_us, quantity, part, cost
                 )
             )
         if left:  # units without any acquisition on record, or a value without units
-            realised += left
             note(Match(seq, fee_leg, kind, at_us, asset, account, UNCOVERED, at_us, units, left, ZERO))
-        book.realised = realised
+        book.realised -= cost_before - pool.cost
         _shift(book, account, -covered)
 
     def _remove(self, book: AssetBook, posting: Posting) -> None:

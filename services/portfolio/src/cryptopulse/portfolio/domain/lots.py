@@ -6,6 +6,8 @@ lot ends: no stored unit cost, no residue, cost in = cost out + cost remaining.
 
 from __future__ import annotations
 
+from bisect import insort
+from collections import deque
 from collections.abc import Iterable
 from copy import copy
 from decimal import Decimal
@@ -43,57 +45,68 @@ Taken = tuple[Lot, Decimal, Decimal, Decimal]
 """A part of a lot that was consumed: the lot, units, cost, bare cost."""
 
 
+def _age(lot: Lot) -> tuple[int, int]:
+    return lot.acquired_us, lot.order
+
+
 class Pool:
     """The open lots of one asset (and account, when lots are kept per account) under one method.
 
     `quantity` is the sum of the lots' remaining units, `cost` and `bare` the sums of their costs: always exactly.
+    Lots come nearly always in the order of their age, so methods that go by age keep them in it, and only those that go
+    by cost need a heap.
     """
 
-    __slots__ = ("_by_age", "_heap", "_method", "bare", "cost", "quantity")
+    __slots__ = ("_aged", "_heap", "_method", "bare", "cost", "quantity")
 
     def __init__(self, method: Method) -> None:
         self._method = method
-        self._by_age = method in {"fifo", "average"}
-        self._heap: list[tuple[object, int, int, Lot]] = []
+        self._aged: deque[Lot] | None = None if method in {"hifo", "lofo"} else deque()
+        self._heap: list[tuple[Decimal, int, int, Lot]] = []
         self.quantity = ZERO
         self.cost = ZERO
         self.bare = ZERO
 
     def add(self, lot: Lot) -> None:
         """Take a lot in."""
-        if self._by_age:
-            heappush(self._heap, (lot.acquired_us, lot.order, 0, lot))
-        else:
-            self._push(lot)
+        self._push(lot)
         self.quantity += lot.remaining
         self.cost += lot.cost
         self.bare += lot.bare
 
     def _push(self, lot: Lot) -> None:
-        method = self._method
-        if method == "lifo":
-            entry: tuple[object, int, int, Lot] = (-lot.acquired_us, -lot.order, 0, lot)
-        elif method == "hifo":
-            entry = (-(lot.opened_cost / lot.opened), lot.acquired_us, lot.order, lot)
-        elif method == "lofo":
-            entry = (lot.opened_cost / lot.opened, lot.acquired_us, lot.order, lot)
+        aged = self._aged
+        if aged is None:
+            unit = lot.opened_cost / lot.opened
+            heappush(self._heap, (-unit if self._method == "hifo" else unit, lot.acquired_us, lot.order, lot))
+        elif not aged or aged[-1].acquired_us < lot.acquired_us:
+            aged.append(lot)
         else:
-            entry = (lot.acquired_us, lot.order, 0, lot)
-        heappush(self._heap, entry)
+            insort(aged, lot, key=_age)
+
+    def _lots(self) -> list[Lot]:
+        """Those that are open, oldest first."""
+        if self._aged is not None:
+            return list(self._aged)
+        return sorted((entry[3] for entry in self._heap), key=_age)
 
     def take(self, quantity: Decimal) -> list[Taken]:
         """Consume units in the method's order. The caller has made sure that the pool holds them."""
         if self._method == "average":
             return self._take_average(quantity)
         taken: list[Taken] = []
-        heap = self._heap
+        aged, heap = self._aged, self._heap
+        end = -1 if self._method == "lifo" else 0
         left = quantity
         all_cost, all_bare = self.cost, self.bare
         while left:
-            lot = heap[0][3]
+            lot = heap[0][3] if aged is None else aged[end]
             whole, lot_cost, lot_bare = lot.remaining, lot.cost, lot.bare
             if whole <= left:
-                heappop(heap)
+                if aged is None:
+                    heappop(heap)
+                else:
+                    del aged[end]
                 lot.remaining = lot.cost = lot.bare = ZERO
                 part, cost, bare = whole, lot_cost, lot_bare
             else:
@@ -115,13 +128,14 @@ class Pool:
         bare = share(self.bare, quantity, self.quantity)
         parts: list[tuple[Lot, Decimal]] = []
         left = quantity
-        heap = self._heap
+        aged = self._aged
+        assert aged is not None
         while left:
-            lot = heap[0][3]
+            lot = aged[0]
             part = min(lot.remaining, left)
             lot.remaining -= part
             if not lot.remaining:
-                heappop(heap)
+                aged.popleft()
             parts.append((lot, part))
             left -= part
         taken: list[Taken] = []
@@ -138,8 +152,10 @@ class Pool:
 
     def scale(self, new: Decimal, old: Decimal) -> None:
         """Multiply all units by new/old; costs and dates stay. A unit below 24 decimals is rounded half-even."""
-        lots = [entry[3] for entry in self._heap]
+        lots = self._lots()
         self._heap = []
+        if self._aged is not None:
+            self._aged = deque()
         self.quantity = ZERO
         for lot in lots:
             lot.remaining = kept(lot.remaining * new / old)
@@ -157,10 +173,7 @@ class Pool:
 
         Copies, unless `shared`: those go on changing with the book, and are for whoever writes them down at once.
         """
-        if self._by_age:  # the heap's entries are in this order already
-            lots = [entry[3] for entry in sorted(self._heap)]
-        else:
-            lots = sorted((entry[3] for entry in self._heap), key=lambda lot: (lot.acquired_us, lot.order))
+        lots = self._lots()
         if self._method != "average":
             return lots if shared else [copy(lot) for lot in lots]
         rows: list[LotRow] = []
