@@ -90,6 +90,7 @@ class Tables:
     snapshot: tuple[int, bytes] | None = None
     series: dict[str, bytes] = field(default_factory=dict)
     published: list[Candle] = field(default_factory=list)
+    told: list[Candle] = field(default_factory=list)
 
     async def upsert(self, candles: Sequence[Candle], *, origin: int, epoch: int) -> list[Changed]:
         changed = []
@@ -162,6 +163,9 @@ class Tables:
 
     async def candles(self, shard: int, epoch: int, candles: Sequence[Candle]) -> None:
         self.published += [candle for candle in candles if candle.source == VENUE and candle.interval == "1m"]
+
+    async def seconds(self, shard: int, epoch: int, candles: Sequence[Candle]) -> None:
+        self.told += candles
 
     async def live_values(self, *_: Any) -> None:
         return None

@@ -75,6 +75,12 @@ def _channels(topic: Topic) -> dict[str, Any]:
             topic.convenience_key,
             f"{topic.description} The same messages under further keys (CC): a batch that arrives may hold others too.",
         )
+    if topic.live_key is not None:
+        channels[f"{topic.name}.live"] = _channel(
+            topic,
+            topic.live_key,
+            f"{topic.description} Those that come once a second, apart from what is stored.",
+        )
     return channels
 
 

@@ -68,6 +68,8 @@ def test_every_topic_is_a_channel_with_its_exchange_key_and_services(topic: Any)
     assert operations == wanted
     if topic.convenience_key is not None:
         assert DOCUMENT["channels"][f"{topic.name}.by-key"]["address"] == topic.convenience_key
+    if topic.live_key is not None:
+        assert DOCUMENT["channels"][f"{topic.name}.live"]["address"] == topic.live_key
 
 
 def test_what_goes_over_the_wire_fits_the_schema() -> None:

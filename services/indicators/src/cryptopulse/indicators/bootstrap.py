@@ -152,7 +152,7 @@ def _register_loops(
     runtime.loop(
         "storage", shards.every(0.25, ShardWorker.store_closed, "storing of candles"), stall_seconds=60
     )
-    runtime.loop("snapshots", shards.every(settings.snapshot_ms / 1000, ShardWorker.snapshot, "snapshot"))
+    runtime.loop("snapshots", shards.every(0.05, _snapshots(settings.snapshot_ms), "snapshot"))
     runtime.loop("warming", shards.every(0.5, ShardWorker.warm, "building of series"), stall_seconds=120)
     runtime.loop(
         "holes",
@@ -164,6 +164,14 @@ def _register_loops(
 async def _prices(worker: ShardWorker) -> None:
     worker.tick_clock()
     await worker.flush_prices()
+
+
+def _snapshots(every_ms: int) -> Callable[[ShardWorker], Awaitable[None]]:
+    async def snapshot(worker: ShardWorker) -> None:
+        if worker.is_snapshot_due(every_ms):
+            await worker.snapshot()
+
+    return snapshot
 
 
 def _witness(

@@ -8,6 +8,7 @@ from typing import Final, Literal, get_args
 Interval = Literal["1s", "1m", "5m", "15m", "30m", "1h", "2h", "4h", "6h", "12h", "1d", "1w", "1M"]
 INTERVALS: Final[tuple[Interval, ...]] = get_args(Interval)
 PUBLIC_INTERVALS: Final[tuple[Interval, ...]] = INTERVALS[1:]
+"""Those that are stored; candles of `1s` are live only."""
 
 MINUTE_MS: Final = 60_000
 HOUR_MS: Final = 3_600_000

@@ -50,6 +50,8 @@ class Topic:
     ordering_key: str
     description: str
     convenience_key: str | None = None
+    live_key: str | None = None
+    """Of messages that only streams want, apart from those that consumers of `key` bind."""
     mandatory: bool = False
     """True where a queue must exist: a publish that reaches none fails, so that nothing is lost before the consumer's first start."""
 
@@ -90,13 +92,14 @@ CANDLES = Topic(
     exchange="market.candles",
     key="batch.{interval}.{shard}",
     convenience_key="candle.{interval}.{symbol}",
+    live_key="live.{interval}.{shard}",
     message=CandleBatch,
     version=1,
     delivery="durable",
     producers=("indicators",),
     consumers=("gateway", "alerts", "portfolio"),
     ordering_key="symbol, source and interval",
-    description="Closed candles of one shard and interval, and corrections of them.",
+    description="Closed candles of one shard and interval, and corrections of them. Those of 1s are live only: not stored.",
 )
 HISTORY = Topic(
     name="history",

@@ -82,6 +82,7 @@ IndicatorsMetric = Literal[
     "cryptopulse_candles_closed_total",
     "cryptopulse_indicators_backpressure_total",
     "cryptopulse_late_ticks_total",
+    "cryptopulse_seconds_dropped_total",
     "cryptopulse_series_rebuilt_total",
     "cryptopulse_tick_age_seconds",
     "cryptopulse_witness_checks_total",

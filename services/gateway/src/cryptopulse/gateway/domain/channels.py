@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from cryptopulse.common.contracts.intervals import PUBLIC_INTERVALS
+from cryptopulse.common.contracts.intervals import INTERVALS, PUBLIC_INTERVALS
 
 Kind = Literal[
     "ticker", "trades", "candles", "indicators", "signals", "market", "alerts", "portfolio", "status"
@@ -59,13 +59,13 @@ def parse_channel(name: str) -> Channel:
     """The channel that `name` stands for.
 
     `ticker`, `trades`, `candles:<interval>`, `indicators:<interval>`, `indicators:<output>:<interval>`, `signals`, `market`,
-    `alerts`, `portfolio:<id>`, `status`. Raises `ChannelRefusedError` with a code and what to say instead.
+    `alerts`, `portfolio:<id>`, `status`. Candles have an interval more: `1s`, closed ones only. Raises `ChannelRefusedError` with a code and what to say instead.
     """
     kind, *rest = name.split(":")
     if kind in {"ticker", "trades", "signals", "market", "alerts", "status"} and not rest:
         return Channel(kind, name)  # type: ignore[arg-type]  # narrowed by the set above
     if kind == "candles" and len(rest) == 1:
-        return Channel("candles", name, interval=_interval(rest[0]))
+        return Channel("candles", name, interval=_interval(rest[0], INTERVALS))
     if kind == "indicators" and len(rest) == 1:
         return Channel("indicators", name, interval=_interval(rest[0]))
     if kind == "indicators" and len(rest) == 2 and _NAME.match(rest[0]):
@@ -85,9 +85,7 @@ def parse_channel(name: str) -> Channel:
     )
 
 
-def _interval(text: str) -> str:
-    if text not in PUBLIC_INTERVALS:
-        raise ChannelRefusedError(
-            "unknown_interval", f"{text!r:.20} is not one of {' '.join(PUBLIC_INTERVALS)}"
-        )
+def _interval(text: str, known: tuple[str, ...] = PUBLIC_INTERVALS) -> str:
+    if text not in known:
+        raise ChannelRefusedError("unknown_interval", f"{text!r:.20} is not one of {' '.join(known)}")
     return text

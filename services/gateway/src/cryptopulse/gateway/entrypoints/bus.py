@@ -55,18 +55,18 @@ class BusConsumers:
 
     async def start(self, distributor: Distributor) -> None:
         """Subscribe to everything that a gateway always needs."""
-        always: tuple[tuple[Topic, str, Callable[[Any], object]], ...] = (
-            (PRICES, "batch.#", distributor.prices),
-            (CANDLES, "batch.#", distributor.candles),
-            (INDICATORS, "closed.#", distributor.indicators),
-            (SIGNALS, "signal.#", distributor.signal),
-            (FEEDS, "status.#", distributor.feed),
-            (ALERT_EVENTS, "alert.#", distributor.alert),
-            (PORTFOLIO_EVENTS, "portfolio.#", distributor.changed),
-            (PORTFOLIO_VALUES, "values.#", distributor.valued_all),
+        always: tuple[tuple[Topic, tuple[str, ...], Callable[[Any], object]], ...] = (
+            (PRICES, ("batch.#",), distributor.prices),
+            (CANDLES, ("batch.#", "live.#"), distributor.candles),
+            (INDICATORS, ("closed.#",), distributor.indicators),
+            (SIGNALS, ("signal.#",), distributor.signal),
+            (FEEDS, ("status.#",), distributor.feed),
+            (ALERT_EVENTS, ("alert.#",), distributor.alert),
+            (PORTFOLIO_EVENTS, ("portfolio.#",), distributor.changed),
+            (PORTFOLIO_VALUES, ("values.#",), distributor.valued_all),
         )
-        for topic, key, handle in always:
-            await self._subscribe(topic, (key,), handle)
+        for topic, keys, handle in always:
+            await self._subscribe(topic, keys, handle)
         self._ticks = await self._subscribe(TICKS, (), distributor.ticks)
         self._live = await self._subscribe(INDICATORS_LIVE, (), distributor.indicators)
 

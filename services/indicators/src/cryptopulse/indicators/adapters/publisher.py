@@ -31,15 +31,15 @@ class BusMarketPublisher:
         self._bus = bus
         self._clock = clock
         self._positions = positions
-        self._numbers: dict[int, tuple[int, Numbering]] = {}
+        self._numbers: dict[tuple[str, int], tuple[int, Numbering]] = {}
 
     def _offsets(self, what: str, shard: int, epoch: int, part: Sequence[ItemT]) -> list[int]:
-        known = self._numbers.get(shard)
+        known = self._numbers.get((what, shard))
         if known is None or known[0] != epoch:
-            known = self._numbers[shard] = (epoch, Numbering())
+            known = self._numbers[what, shard] = (epoch, Numbering())
         number = known[1].number
         return [
-            number((what, item.symbol, item.source, item.interval), (item.open_time, item.revision))
+            number((item.symbol, item.source, item.interval), (item.open_time, item.revision))
             for item in part
         ]
 
@@ -84,6 +84,20 @@ class BusMarketPublisher:
                 message_id=_id_of("candles", shard, part),
             )
             await self._positions.note(keys.forming, epoch, part, offsets)
+
+    async def seconds(self, shard: int, epoch: int, candles: Sequence[Candle]) -> None:
+        """Live candles of 1s; where they stand is not noted: the next one comes within a second."""
+        for interval, part in _by_interval(candles):
+            await self._bus.publish(
+                CANDLES,
+                CandleBatch(
+                    shard=shard, epoch=epoch, interval=interval, candles=part,
+                    offsets=self._offsets("seconds", shard, epoch, part),
+                ),
+                key=f"live.{interval}.{shard}",
+                cc=[f"candle.{interval}.{symbol}" for symbol in sorted({candle.symbol for candle in part})],
+                message_id=_id_of("seconds", shard, part),
+            )  # fmt: skip
 
     async def live_values(self, shard: int, epoch: int, updates: Sequence[IndicatorUpdate]) -> None:
         """Indicators of forming bars."""

@@ -1,11 +1,11 @@
 """Ticks in; latest prices and closed candles out, for one shard. No I/O: the same batches give the same state.
 
-Trades of a batch are grouped by symbol and folded a whole run at a time; what is per tick is only the grouping.
+Trades of a batch are grouped by symbol and second and folded a whole run at a time; what is per tick is only the grouping.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from decimal import Decimal, localcontext
 from math import exp
 from typing import Final
@@ -15,10 +15,11 @@ from cryptopulse.common.contracts.prices import STALE_AFTER_MS, ExcludedSource, 
 from cryptopulse.common.contracts.ticks import Conflated, Quote, ReferencePrice, TickBatch, Trade
 from cryptopulse.common.contracts.values import CONSOLIDATED
 from cryptopulse.indicators.application.market_state import MarketState, TargetState, VenueState
-from cryptopulse.indicators.domain.bars import EXACT, Run, summarise, summarise_conflated
+from cryptopulse.indicators.domain.bars import EXACT, Bar, Run, summarise, summarise_conflated
 from cryptopulse.indicators.domain.candle_series import DENSE_ID_VENUES, CandleSeries, Closed, TooLate
 from cryptopulse.indicators.domain.consolidated import SHOWN, Memory, SourceView, consolidate, source_price
 from cryptopulse.indicators.domain.day_stats import DayStats
+from cryptopulse.indicators.domain.seconds import GRACE_MS as SECOND_GRACE_MS
 from cryptopulse.indicators.domain.trade_ids import TradeIds
 
 RATE_ASSETS: Final = ("USDT", "USDC", "EUR")
@@ -111,17 +112,16 @@ class ShardMarket:
         if not fresh:
             return
         times = [trade.event_us for trade in fresh]
-        first, last = min(times) // 60_000_000, max(times) // 60_000_000
-        newest = fresh[-1]
+        first, last = min(times) // 1_000_000, max(times) // 1_000_000
         if first == last:
-            self._on_run(source, summarise(fresh, first * MINUTE_MS), newest.received_us)
+            self._on_run(source, summarise(fresh, first // 60 * MINUTE_MS), fresh[-1].received_us)
             return
-        minutes: dict[int, list[Trade]] = {}
+        seconds: dict[int, list[Trade]] = {}
         for trade in fresh:
-            minutes.setdefault(trade.event_us // 60_000_000, []).append(trade)
-        for minute in sorted(minutes):
-            part = minutes[minute]
-            self._on_run(source, summarise(part, minute * MINUTE_MS), part[-1].received_us)
+            seconds.setdefault(trade.event_us // 1_000_000, []).append(trade)
+        for second in sorted(seconds):
+            part = seconds[second]
+            self._on_run(source, summarise(part, second // 60 * MINUTE_MS), part[-1].received_us)
 
     def _on_conflated(self, venue: str, row: Conflated, *, simulated: bool) -> None:
         source = self._venue(row.symbol, venue, simulated=simulated)
@@ -129,7 +129,10 @@ class ShardMarket:
             self._on_run(source, summarise_conflated(row), row.received_us)
 
     def _on_run(self, source: VenueState, run: Run, received_us: int) -> None:
-        self._collect(source.symbol, source.venue, source.series.add(run, closes=True))
+        series = source.series
+        self._collect(source.symbol, source.venue, series.add(run, closes=True))
+        if closed := series.seconds.add(run):
+            self._tell(series, closed)
         if run.last_us >= source.event_us or source.price is None:
             source.price = run.close
         source.low = run.low if source.low is None else min(source.low, run.low)
@@ -179,6 +182,8 @@ class ShardMarket:
             run.last_us,
         )  # fmt: skip
         self._collect(target.symbol, CONSOLIDATED, target.series.add(sample, closes=False))
+        if closed := target.series.seconds.add(sample):
+            self._tell(target.series, closed)
 
     def _usd(self, symbol: str, now_us: int) -> Decimal | None:
         quote = symbol.partition("-")[2]
@@ -238,45 +243,55 @@ class ShardMarket:
     def close_by_clock(self, now_us: int) -> None:
         """Close minutes whose end has passed on their venue's clock (ours plus its offset), quiet ones as well."""
         with localcontext(EXACT):
-            for source in self.state.venues.values():
-                limit = self._limit_ms(source.venue, now_us)
-                if limit is not None:
-                    self._close(source.series, source.symbol, source.venue, limit, now_us, [source.venue])
-            for target in self.state.targets.values():
-                venues = {source.venue for source in self._inputs[target.symbol]}
-                limits = [
-                    limit for venue in venues
-                    if (limit := self._limit_ms(venue, now_us)) is not None and self._is_live(venue, now_us)
-                ]  # fmt: skip
-                if not limits:
-                    limits = [limit for v in venues if (limit := self._limit_ms(v, now_us)) is not None]
-                if limits:
-                    self._close(target.series, target.symbol, CONSOLIDATED, min(limits), now_us, venues)
+            for series, at_ms, is_live in self._clocks(now_us):
+                self._close(series, at_ms - GRACE_MS, is_live=is_live)
 
-    def _limit_ms(self, venue: str, now_us: int) -> int | None:
-        offset = self.state.offsets.get(venue)
-        return None if offset is None else (now_us + offset) // 1000 - GRACE_MS
+    def close_seconds(self, now_us: int) -> None:
+        """As `close_by_clock`, for the live seconds."""
+        for series, at_ms, is_live in self._clocks(now_us):
+            if closed := series.seconds.close_before(at_ms - SECOND_GRACE_MS, is_live=is_live):
+                self._tell(series, closed)
+
+    def _clocks(self, now_us: int) -> Iterator[tuple[CandleSeries, int, bool]]:
+        """Each series with the time in ms on its venue's clock and whether the feed is live.
+
+        A consolidated one goes by the slowest of its live venues, of all when none is.
+        """
+        clocks = {venue: (now_us + offset) // 1000 for venue, offset in self.state.offsets.items()}
+        live = {venue for venue in clocks if self._is_live(venue, now_us)}
+        for source in self.state.venues.values():
+            if source.venue in clocks:
+                yield source.series, clocks[source.venue], source.venue in live
+        for target in self.state.targets.values():
+            venues = {source.venue for source in self._inputs[target.symbol]} & clocks.keys()
+            heard = venues & live
+            if venues:
+                yield target.series, min(clocks[venue] for venue in heard or venues), bool(heard)
+
+    def seconds_end_us(self, now_us: int) -> int:
+        """At which microsecond of ours a second has closed on the clocks of all live venues."""
+        ends = [
+            (SECOND_GRACE_MS * 1000 - offset) % 1_000_000
+            for venue, offset in self.state.offsets.items()
+            if self._is_live(venue, now_us)
+        ]
+        return max(ends, default=0)
 
     def _is_live(self, venue: str, now_us: int) -> bool:
         heard = self.state.heard_us.get(venue, 0)
         return now_us - heard <= LIVE_US and self.down.get(venue, 0) <= heard
 
-    def _close(
-        self,
-        series: CandleSeries,
-        symbol: str,
-        source: str,
-        limit_ms: int,
-        now_us: int,
-        venues: Sequence[str] | set[str],
-    ) -> None:
+    def _close(self, series: CandleSeries, limit_ms: int, *, is_live: bool) -> None:
         if not series.closed_until and not series.minutes:
             return
         oldest = series.minutes[0].open_time if series.minutes else series.closed_until
-        if oldest + MINUTE_MS > limit_ms:
-            return
-        live = any(self._is_live(venue, now_us) for venue in venues)
-        self._collect(symbol, source, series.close_before(limit_ms, fill_quiet=live))
+        if oldest + MINUTE_MS <= limit_ms:
+            self._collect(series.symbol, series.source, series.close_before(limit_ms, fill_quiet=is_live))
+
+    def _tell(self, series: CandleSeries, closed: Sequence[Bar]) -> None:
+        self.state.unpublished_seconds += [
+            bar.candle(series.symbol, series.source, "1s", closed=True) for bar in closed
+        ]
 
     def _collect(self, symbol: str, source: str, events: list[Closed | TooLate]) -> None:
         for event in events:
@@ -365,7 +380,7 @@ class ShardMarket:
             self._wire(source)
             self.new_pairs.add((venue, symbol))
         if simulated != source.simulated:
-            source.simulated = source.series.simulated = simulated
+            source.simulated = source.series.simulated = source.series.seconds.simulated = simulated
         return source
 
     def _wire(self, source: VenueState) -> None:

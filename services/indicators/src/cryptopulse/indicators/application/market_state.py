@@ -80,3 +80,5 @@ class MarketState(msgspec.Struct):
     """Told as pending on bars that are still forming."""
     without_rate: dict[str, tuple[int, int]] = {}
     """`<X-USD>|<quote>|<interval>` -> first and last open time of stored bars that no rate was stored for yet."""
+    unpublished_seconds: list[Candle] = []
+    """Live candles of 1s; one is told once a snapshot holds it, so that no other owner tells it with other values."""

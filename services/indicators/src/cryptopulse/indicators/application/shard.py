@@ -41,6 +41,8 @@ log = get_logger(__name__)
 SAVE_AT_ONCE: Final = 2_000
 MOST_UNSAVED: Final = 50_000
 """More closed candles than this waiting for Postgres: ticks are no longer acked, so the queue holds them back."""
+MOST_SECONDS: Final = 20_000
+"""More live seconds than this waiting for the bus: the oldest are dropped."""
 SETTLE_MS: Final = 1_000
 """How long after the last history message of a symbol its series are read anew."""
 LAGGING_US: Final = 1_000_000
@@ -55,6 +57,7 @@ backpressure_total = metrics.counter(
     "cryptopulse_indicators_backpressure_total",
     "Forming bars that were not looked at because ticks waited too long",
 )
+dropped_total = metrics.counter("cryptopulse_seconds_dropped_total", "Live 1s candles that were never told")
 rebuilt_total = metrics.counter("cryptopulse_series_rebuilt_total", "Indicator series folded anew")
 
 
@@ -102,6 +105,8 @@ class ShardWorker:
         self._gone: set[str] = set()
         self._handled_us = 0
         self._opened_us = clock.now_us()
+        self._round = 0
+        self._snapped_us = 0
 
     # --- beginning and end ---------------------------------------------------------------------------------------
 
@@ -184,6 +189,7 @@ class ShardWorker:
             try:
                 await self.store_closed()
                 await self.snapshot()
+                await self.snapshot(tells=False)  # what the first one told, nobody tells again
             except (StoreUnavailable, BusUnavailable) as error:
                 log.warning(
                     "shard handed over without a last snapshot", shard=self.shard, error=str(error)[:200]
@@ -286,12 +292,15 @@ class ShardWorker:
 
     def tick_clock(self) -> None:
         """Close what the clock closes, unless ticks of the past still wait for us: then their own times close minutes."""
+        if not self._is_behind:
+            self.market.close_by_clock(self._clock.now_us())
+            self._after_batch()
+
+    @property
+    def _is_behind(self) -> bool:
         now_us = self._clock.now_us()
-        behind = self.lag_us > LAGGING_US and now_us - self._handled_us < CAUGHT_UP_US
-        if behind or now_us - self._opened_us < CAUGHT_UP_US:
-            return
-        self.market.close_by_clock(now_us)
-        self._after_batch()
+        lags = self.lag_us > LAGGING_US and now_us - self._handled_us < CAUGHT_UP_US
+        return lags or now_us - self._opened_us < CAUGHT_UP_US
 
     async def flush_prices(self) -> None:
         """Publish and store what changed since the last flush, with forming minutes at most once a second."""
@@ -404,9 +413,22 @@ class ShardWorker:
             if failed is not None:
                 raise failed
 
-    async def snapshot(self) -> None:
-        """Store the whole state, then ack the ticks that it holds. A refused snapshot means that we are fenced off."""
+    def is_snapshot_due(self, every_ms: int) -> bool:
+        """True once every `every_ms`: as soon as a second has closed on the clocks of all live venues."""
+        now_us, every_us = self._clock.now_us(), every_ms * 1000
+        turn = (now_us - self.market.seconds_end_us(now_us)) // every_us
+        if turn == self._round or 0 <= now_us - self._snapped_us < every_us // 2:
+            return False
+        self._round, self._snapped_us = turn, now_us
+        return True
+
+    async def snapshot(self, *, tells: bool = True) -> None:
+        """Store the whole state, then ack the ticks that it holds and, with `tells`, tell its live seconds.
+
+        A refused snapshot means that we are fenced off.
+        """
         async with self._turn:
+            seconds = self._close_seconds()
             if len(self.market.state.unsaved) > MOST_UNSAVED:
                 return
             await self._save_marks()
@@ -425,6 +447,26 @@ class ShardWorker:
             if upto is not None and upto is not self._acked and self.ticks is not None:
                 await self.ticks.ack(upto)
                 self._acked = upto
+            if seconds and tells:
+                await self._tell_seconds(seconds)
+
+    def _close_seconds(self) -> list[Candle]:
+        """Close what the clock closes; answers all that is to be told once a snapshot holds it."""
+        if not self._is_behind:
+            self.market.close_seconds(self._clock.now_us())
+        waiting = self.market.state.unpublished_seconds
+        dropped = max(0, len(waiting) - MOST_SECONDS)
+        dropped_total.inc(dropped)
+        del waiting[:dropped]
+        return list(waiting)
+
+    async def _tell_seconds(self, seconds: list[Candle]) -> None:
+        try:
+            await self._publisher.seconds(self.shard, self.epoch, seconds)
+        except BusUnavailable as error:
+            log.warning("seconds not published", shard=self.shard, error=str(error)[:200])
+            return
+        del self.market.state.unpublished_seconds[: len(seconds)]
 
     async def _save_marks(self) -> None:
         """Say of series with a correction under way that their saved state is worthless, before what said so is acked."""

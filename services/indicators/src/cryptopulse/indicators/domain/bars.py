@@ -23,6 +23,8 @@ class Bar(msgspec.Struct, array_like=True):
 
     `first_minute` and `last_minute` are the open times of the first and last minute folded in: they say which
     minute's open and close are the bar's. `volume` in base, `quote_volume` in quote units, all exact.
+    `first_second` and `last_second` (since 1970) are those of the runs whose open and close are the bar's, where no ids
+    say it.
     """
 
     open_time: int
@@ -42,6 +44,8 @@ class Bar(msgspec.Struct, array_like=True):
     first_minute: int = 0
     last_minute: int = 0
     simulated: bool = False
+    first_second: int = 0
+    last_second: int = 0
 
     def candle(self, symbol: str, source: str, interval: Interval, *, closed: bool) -> Candle:
         """The bar as others see it."""
@@ -68,7 +72,7 @@ class Bar(msgspec.Struct, array_like=True):
 
 
 class Run(msgspec.Struct, frozen=True, array_like=True):
-    """What a run of trades of one minute comes to; ids are None where the venue does not number trades.
+    """What a run of trades of one second comes to; ids are None where the venue does not number trades.
 
     Computed once, folded into every bar that the trades belong to. `last_us` is the newest event time.
     """
@@ -86,9 +90,14 @@ class Run(msgspec.Struct, frozen=True, array_like=True):
     last_id: int | None
     last_us: int
 
+    @property
+    def second(self) -> int:
+        """The open time in ms of the second that the trades are of."""
+        return self.last_us // 1_000_000 * 1_000
+
 
 def summarise(trades: Sequence[Trade], minute: int) -> Run:
-    """A run of at least one trade of one minute. The open is that of the lowest id, the close of the highest.
+    """A run of at least one trade of one second of `minute`. The open is that of the lowest id, the close of the highest.
 
     Must run under `EXACT` (see `decimal.localcontext`) so that sums stay exact.
     """
@@ -122,7 +131,7 @@ def summarise(trades: Sequence[Trade], minute: int) -> Run:
 
 
 def summarise_conflated(row: Conflated) -> Run:
-    """What is left of trades that did not fit a bounded buffer, as one run of the minute in which it ended."""
+    """What is left of trades that did not fit a bounded buffer, as one run of the second in which it ended."""
     return Run(
         row.last_event_us // 60_000_000 * MINUTE_MS,
         row.open,
@@ -143,10 +152,11 @@ def _trade_id(trade: Trade) -> int:
     return trade.trade_id
 
 
-def bar_of(run: Run, *, simulated: bool) -> Bar:
-    """A new minute from its first run."""
+def bar_of(run: Run, open_time: int, *, simulated: bool) -> Bar:
+    """A new minute or second from its first run."""
+    second = run.last_us // 1_000_000
     return Bar(
-        open_time=run.minute,
+        open_time=open_time,
         open=run.open,
         high=run.high,
         low=run.low,
@@ -160,21 +170,46 @@ def bar_of(run: Run, *, simulated: bool) -> Bar:
         first_minute=run.minute,
         last_minute=run.minute,
         simulated=simulated,
+        first_second=second,
+        last_second=second,
     )
 
 
+def place_run(bars: list[Bar], run: Run, open_time: int, *, simulated: bool) -> None:
+    """Fold a run into its bar among open ones, ascending; a new bar where there is none."""
+    for index, bar in enumerate(bars):
+        if bar.open_time == open_time:
+            fold_run(bar, run)
+            return
+        if bar.open_time > open_time:
+            bars.insert(index, bar_of(run, open_time, simulated=simulated))
+            return
+    bars.append(bar_of(run, open_time, simulated=simulated))
+
+
 def fold_run(bar: Bar, run: Run) -> None:
-    """Fold a run into its minute. Ids decide whose price is the open and the close; without ids, arrival does."""
-    bar.high = max(bar.high, run.high)
-    bar.low = min(bar.low, run.low)
+    """Fold a run into its minute or second. Ids decide whose price is the open and the close.
+
+    Without ids the seconds do, within a second arrival: a minute is then the fold of its seconds.
+    """
     if bar.trades == 0:
         bar.open, bar.high, bar.low = run.open, run.high, run.low
+        bar.first_second = run.last_us // 1_000_000
+    else:
+        if run.high > bar.high:
+            bar.high = run.high
+        if run.low < bar.low:
+            bar.low = run.low
     bar.volume += run.volume
     bar.quote_volume += run.quote_volume
     bar.trades += run.trades
     bar.taker_buy_volume += run.taker_buy_volume
     if run.first_id is None or run.last_id is None or bar.first_id is None or bar.last_id is None:
-        bar.close = run.close
+        second = run.last_us // 1_000_000
+        if second >= bar.last_second:
+            bar.close, bar.last_second = run.close, second
+        if second < bar.first_second:
+            bar.open, bar.first_second = run.open, second
         bar.first_id = run.first_id if bar.first_id is None else bar.first_id
         bar.last_id = run.last_id if run.last_id is not None else bar.last_id
         return
@@ -184,8 +219,30 @@ def fold_run(bar: Bar, run: Run) -> None:
         bar.last_id, bar.close = run.last_id, run.close
 
 
+def reopened(bar: Bar, run: Run) -> Bar:
+    """A closed bar with a late run in it, under the next revision."""
+    new = msgspec.structs.replace(bar, revision=bar.revision + 1)
+    if bar.trades == 0:
+        new.first_id, new.last_id = run.first_id, run.last_id
+        new.open, new.close = run.open, run.close
+    fold_run(new, run)
+    return new
+
+
+def is_whole(bar: Bar, before: Bar | None, *, complete: bool) -> bool:
+    """Whether a corrected bar of a venue that numbers its trades without holes has all of them.
+
+    Without the bar before it a late trade proves nothing of the beginning (the first bar of all began amid it): that is
+    then as `complete` says.
+    """
+    if bar.first_id is None or bar.last_id is None:
+        return complete
+    begins = complete if before is None or before.last_id is None else bar.first_id == before.last_id + 1
+    return begins and bar.last_id - bar.first_id + 1 == bar.trades
+
+
 def flat_bar(minute: int, price: Decimal, *, last_id: int | None, complete: bool, simulated: bool) -> Bar:
-    """A quiet minute: the price stood still and nothing was traded, as venues' own candles show it."""
+    """A quiet minute or second: the price stood still and nothing was traded, as venues' own candles show it."""
     return Bar(
         open_time=minute,
         open=price,

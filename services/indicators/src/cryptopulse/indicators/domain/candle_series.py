@@ -15,14 +15,17 @@ from cryptopulse.common.contracts.intervals import MINUTE_MS, PUBLIC_INTERVALS, 
 from cryptopulse.indicators.domain.bars import (
     Bar,
     Run,
-    bar_of,
     correct_part,
     flat_bar,
     fold_bar,
     fold_run,
+    is_whole,
     minutes_in,
+    place_run,
+    reopened,
     start_longer,
 )
+from cryptopulse.indicators.domain.seconds import Seconds
 
 LONGER: Final[tuple[Interval, ...]] = PUBLIC_INTERVALS[1:]
 MAX_OPEN_MINUTES: Final = 4
@@ -49,7 +52,7 @@ class TooLate(msgspec.Struct, frozen=True, array_like=True):
 class CandleSeries(msgspec.Struct, array_like=True):
     """State of one (symbol, source). `closed_until` is the open time of the first minute that is not closed, 0 at first.
 
-    `next_id` is the trade id that a gapless next minute begins with.
+    `next_id` is the trade id that a gapless next minute begins with. `seconds` are beside all this: fed on their own.
     """
 
     symbol: str
@@ -61,6 +64,10 @@ class CandleSeries(msgspec.Struct, array_like=True):
     closed_until: int = 0
     next_id: int | None = None
     simulated: bool = False
+    seconds: Seconds = msgspec.field(default_factory=Seconds)
+
+    def __post_init__(self) -> None:
+        self.seconds.dense_ids, self.seconds.simulated = self.dense_ids, self.simulated
 
     def add(self, run: Run, *, closes: bool) -> list[Closed | TooLate]:
         """Fold a run of one minute. With `closes`, older minutes close at once: the venue has gone on.
@@ -76,22 +83,12 @@ class CandleSeries(msgspec.Struct, array_like=True):
         if minute < self.closed_until:
             return self._late(run)
         events: list[Closed | TooLate] = []
-        self._open(run)
+        place_run(self.minutes, run, minute, simulated=self.simulated)
         if closes:
             events += self.close_before(minute)
         while len(self.minutes) > MAX_OPEN_MINUTES:
             events += self.close_before(self.minutes[0].open_time + MINUTE_MS)
         return events
-
-    def _open(self, run: Run) -> None:
-        for index, bar in enumerate(self.minutes):
-            if bar.open_time == run.minute:
-                fold_run(bar, run)
-                return
-            if bar.open_time > run.minute:
-                self.minutes.insert(index, bar_of(run, simulated=self.simulated))
-                return
-        self.minutes.append(bar_of(run, simulated=self.simulated))
 
     def close_before(self, limit_ms: int, *, fill_quiet: bool = False) -> list[Closed | TooLate]:
         """Close every minute that ends at or before `limit_ms`, and longer bars that end with them.
@@ -192,16 +189,9 @@ class CandleSeries(msgspec.Struct, array_like=True):
         if found is None:
             return [TooLate(run.minute)]
         old = kept[found]
-        new = msgspec.structs.replace(old, revision=old.revision + 1)
-        if old.trades == 0:
-            new.first_id, new.last_id = run.first_id, run.last_id
-            new.open, new.close = run.open, run.close
-        fold_run(new, run)
-        if self.dense_ids and new.first_id is not None and new.last_id is not None:
-            before = kept[found - 1].last_id if found else None
-            # Without the minute before, a late trade proves nothing of the beginning: the first minute of all began amid it.
-            begins = old.complete if before is None else new.first_id == before + 1
-            new.complete = begins and new.last_id - new.first_id + 1 == new.trades
+        new = reopened(old, run)
+        if self.dense_ids:
+            new.complete = is_whole(new, kept[found - 1] if found else None, complete=old.complete)
         kept[found] = new
         if found == len(kept) - 1 and new.last_id is not None:
             self.next_id = max(self.next_id or 0, new.last_id + 1)

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from typing import Annotated, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic_core import PydanticCustomError
 
 from cryptopulse.common.contracts.http.spec import RouteSpec
 from cryptopulse.common.contracts.prices import PriceStatus
@@ -89,7 +90,8 @@ class CandleQuery(Parameters):
     """A range of candles, oldest first. Without `from` the newest `limit` candles before `to`."""
 
     interval: PublicInterval = Field(
-        "1h", description="Length of a candle; weeks open on Monday, all in UTC."
+        "1h",
+        description="Length of a candle; weeks open on Monday, all in UTC. Of 1s there is only the stream: `candles:1s`.",
     )
     from_: str | None = Field(
         None, alias="from", description="Inclusive; milliseconds or RFC 3339.", max_length=40
@@ -103,6 +105,15 @@ class CandleQuery(Parameters):
         "venue trades the coin (30m, 1h, 4h, 12h and 1d; prices without volumes); `source` of the answer says so.",
     )
     cursor: str | None = Field(None, max_length=400, description="`next_cursor` of the previous page.")
+
+    @field_validator("interval", mode="before")
+    @classmethod
+    def _is_stored(cls, interval: object) -> object:
+        if interval == "1s":
+            raise PydanticCustomError(
+                "live_only", "1s candles are live only: subscribe to candles:1s on /v1/ws"
+            )
+        return interval
 
 
 class CandleSpansQuery(Parameters):

@@ -164,7 +164,8 @@ _SEED: Final = {
 _ABOUT: Final = (
     "Channels: `ticker`, `trades`, `candles:<interval>`, `indicators:<interval>`, `indicators:<output>:<interval>`, `signals`, `market`, "
     "`status`; private: `alerts`, `portfolio:<id>`. "
-    f"Intervals: {' '.join(PUBLIC_INTERVALS)}. "
+    f"Intervals: {' '.join(PUBLIC_INTERVALS)}; of candles also 1s, live only: each second once it has closed, about 0.6 s after its end, "
+    "flat where nothing was traded (`n` 0). "
     "Credentials by `Authorization` header, by the subprotocol `bearer.<base64url of the token>` beside `cryptopulse.v1`, or by an `auth` "
     "message; never in the address. `every_ms` is rounded up to 0, 100, 1000 or 5000. `trades` are one stream for each venue that trades the pair, "
     "each with its own `sid`, `source` and offsets. Resume, on any server, with the `epoch` and `offset` of the last message: "
