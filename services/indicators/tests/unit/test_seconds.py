@@ -49,6 +49,7 @@ def a_batch(*trades: Trade, venue: str = LIVE) -> TickBatch:
 
 def seconds_of(market: ShardMarket, source: str = LIVE) -> list[tuple[int, int, int, str]]:
     """(second since the start, revision, trades, close) of what closed."""
+    market.close_seconds(None)
     return [
         ((bar.open_time - START_MS) // 1000, bar.revision, bar.trades, str(bar.close))
         for bar in market.state.unpublished_seconds
@@ -181,6 +182,7 @@ def test_missing_numbers_put_the_seconds_before_them_in_doubt() -> None:
     newest = {bar.open_time: bar for bar in market.state.unpublished_seconds if bar.source == LIVE}
     assert [(bar.revision, bar.complete) for bar in newest.values()] == [(0, False), (1, False), (0, False)]
     market.on_batch(a_batch(a_trade(3, 1_800_000), a_trade(4, 1_900_000)))
+    market.close_seconds(None)
     fixed = [bar for bar in market.state.unpublished_seconds if bar.source == LIVE][-1]
     assert (fixed.revision, fixed.trades, fixed.complete) == (2, 3, True)
 

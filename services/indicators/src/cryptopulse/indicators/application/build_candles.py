@@ -15,7 +15,7 @@ from cryptopulse.common.contracts.prices import STALE_AFTER_MS, ExcludedSource, 
 from cryptopulse.common.contracts.ticks import Conflated, Quote, ReferencePrice, TickBatch, Trade
 from cryptopulse.common.contracts.values import CONSOLIDATED
 from cryptopulse.indicators.application.market_state import MarketState, TargetState, VenueState
-from cryptopulse.indicators.domain.bars import EXACT, Bar, Run, summarise, summarise_conflated
+from cryptopulse.indicators.domain.bars import EXACT, Run, summarise, summarise_conflated
 from cryptopulse.indicators.domain.candle_series import DENSE_ID_VENUES, CandleSeries, Closed, TooLate
 from cryptopulse.indicators.domain.consolidated import SHOWN, Memory, SourceView, consolidate, source_price
 from cryptopulse.indicators.domain.day_stats import DayStats
@@ -129,10 +129,7 @@ class ShardMarket:
             self._on_run(source, summarise_conflated(row), row.received_us)
 
     def _on_run(self, source: VenueState, run: Run, received_us: int) -> None:
-        series = source.series
-        self._collect(source.symbol, source.venue, series.add(run, closes=True))
-        if closed := series.seconds.add(run):
-            self._tell(series, closed)
+        self._collect(source.symbol, source.venue, source.series.add(run, closes=True))
         if run.last_us >= source.event_us or source.price is None:
             source.price = run.close
         source.low = run.low if source.low is None else min(source.low, run.low)
@@ -182,8 +179,6 @@ class ShardMarket:
             run.last_us,
         )  # fmt: skip
         self._collect(target.symbol, CONSOLIDATED, target.series.add(sample, closes=False))
-        if closed := target.series.seconds.add(sample):
-            self._tell(target.series, closed)
 
     def _usd(self, symbol: str, now_us: int) -> Decimal | None:
         quote = symbol.partition("-")[2]
@@ -246,11 +241,18 @@ class ShardMarket:
             for series, at_ms, is_live in self._clocks(now_us):
                 self._close(series, at_ms - GRACE_MS, is_live=is_live)
 
-    def close_seconds(self, now_us: int) -> None:
-        """As `close_by_clock`, for the live seconds."""
-        for series, at_ms, is_live in self._clocks(now_us):
-            if closed := series.seconds.close_before(at_ms - SECOND_GRACE_MS, is_live=is_live):
-                self._tell(series, closed)
+    def close_seconds(self, now_us: int | None) -> None:
+        """As `close_by_clock`, for the live seconds, and put what closed to what is to be told; None: without the clock."""
+        if now_us is not None:
+            with localcontext(EXACT):
+                for series, at_ms, is_live in self._clocks(now_us):
+                    series.close_seconds(at_ms - SECOND_GRACE_MS, is_live=is_live)
+        all_series = [source.series for source in self.state.venues.values()]
+        all_series += [target.series for target in self.state.targets.values()]
+        for series in all_series:
+            self.state.unpublished_seconds += [
+                bar.candle(series.symbol, series.source, "1s", closed=True) for bar in series.take_seconds()
+            ]
 
     def _clocks(self, now_us: int) -> Iterator[tuple[CandleSeries, int, bool]]:
         """Each series with the time in ms on its venue's clock and whether the feed is live.
@@ -288,12 +290,7 @@ class ShardMarket:
         if oldest + MINUTE_MS <= limit_ms:
             self._collect(series.symbol, series.source, series.close_before(limit_ms, fill_quiet=is_live))
 
-    def _tell(self, series: CandleSeries, closed: Sequence[Bar]) -> None:
-        self.state.unpublished_seconds += [
-            bar.candle(series.symbol, series.source, "1s", closed=True) for bar in closed
-        ]
-
-    def _collect(self, symbol: str, source: str, events: list[Closed | TooLate]) -> None:
+    def _collect(self, symbol: str, source: str, events: Sequence[Closed | TooLate]) -> None:
         for event in events:
             if isinstance(event, TooLate):
                 if source != CONSOLIDATED:

@@ -452,8 +452,7 @@ class ShardWorker:
 
     def _close_seconds(self) -> list[Candle]:
         """Close what the clock closes; answers all that is to be told once a snapshot holds it."""
-        if not self._is_behind:
-            self.market.close_seconds(self._clock.now_us())
+        self.market.close_seconds(None if self._is_behind else self._clock.now_us())
         waiting = self.market.state.unpublished_seconds
         dropped = max(0, len(waiting) - MOST_SECONDS)
         dropped_total.inc(dropped)

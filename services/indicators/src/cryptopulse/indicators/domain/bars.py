@@ -90,11 +90,6 @@ class Run(msgspec.Struct, frozen=True, array_like=True):
     last_id: int | None
     last_us: int
 
-    @property
-    def second(self) -> int:
-        """The open time in ms of the second that the trades are of."""
-        return self.last_us // 1_000_000 * 1_000
-
 
 def summarise(trades: Sequence[Trade], minute: int) -> Run:
     """A run of at least one trade of one second of `minute`. The open is that of the lowest id, the close of the highest.
@@ -128,6 +123,40 @@ def summarise(trades: Sequence[Trade], minute: int) -> Run:
         last.trade_id,
         max(first.event_us, last.event_us),
     )
+
+
+def merged(runs: Sequence[Run]) -> Run:
+    """Runs of one second in the order in which they came, as one: all of them with ids, or none.
+
+    Must run under `EXACT`.
+    """
+    first, last = runs[0], runs[-1]
+    if len(runs) == 1:
+        return first
+    if first.first_id is not None:
+        first, last = min(runs, key=_first_id), max(runs, key=_last_id)
+    return Run(
+        first.minute,
+        first.open,
+        max([run.high for run in runs]),
+        min([run.low for run in runs]),
+        last.close,
+        sum([run.volume for run in runs], ZERO),
+        sum([run.quote_volume for run in runs], ZERO),
+        sum([run.trades for run in runs]),
+        sum([run.taker_buy_volume for run in runs], ZERO),
+        first.first_id,
+        last.last_id,
+        max([run.last_us for run in runs]),
+    )
+
+
+def _first_id(run: Run) -> int:
+    return run.first_id or 0
+
+
+def _last_id(run: Run) -> int:
+    return run.last_id or 0
 
 
 def summarise_conflated(row: Conflated) -> Run:
@@ -196,10 +225,8 @@ def fold_run(bar: Bar, run: Run) -> None:
         bar.open, bar.high, bar.low = run.open, run.high, run.low
         bar.first_second = run.last_us // 1_000_000
     else:
-        if run.high > bar.high:
-            bar.high = run.high
-        if run.low < bar.low:
-            bar.low = run.low
+        bar.high = max(bar.high, run.high)
+        bar.low = min(bar.low, run.low)
     bar.volume += run.volume
     bar.quote_volume += run.quote_volume
     bar.trades += run.trades

@@ -6,6 +6,7 @@ Longer bars are folded from minutes only, so that intervals can never disagree.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from decimal import localcontext
 from typing import Final
 
 import msgspec
@@ -13,6 +14,7 @@ import msgspec
 from cryptopulse.common.contracts.candles import Candle
 from cryptopulse.common.contracts.intervals import MINUTE_MS, PUBLIC_INTERVALS, Interval, next_open, open_time
 from cryptopulse.indicators.domain.bars import (
+    EXACT,
     Bar,
     Run,
     correct_part,
@@ -20,6 +22,7 @@ from cryptopulse.indicators.domain.bars import (
     fold_bar,
     fold_run,
     is_whole,
+    merged,
     minutes_in,
     place_run,
     reopened,
@@ -29,6 +32,8 @@ from cryptopulse.indicators.domain.seconds import Seconds
 
 LONGER: Final[tuple[Interval, ...]] = PUBLIC_INTERVALS[1:]
 MAX_OPEN_MINUTES: Final = 4
+MAX_RUNS: Final = 64
+"""How many runs of one second are folded together."""
 MAX_QUIET_MINUTES: Final = 1440
 KEPT: Final[dict[str, int]] = {"1m": 10, "5m": 3}
 """How many closed bars stay at hand for late trades; one of each other interval."""
@@ -52,7 +57,8 @@ class TooLate(msgspec.Struct, frozen=True, array_like=True):
 class CandleSeries(msgspec.Struct, array_like=True):
     """State of one (symbol, source). `closed_until` is the open time of the first minute that is not closed, 0 at first.
 
-    `next_id` is the trade id that a gapless next minute begins with. `seconds` are beside all this: fed on their own.
+    `next_id` is the trade id that a gapless next minute begins with. `runs` are the newest ones, all of `second` (since
+    1970) of the newest minute: folded together, into it and into `seconds`, before anybody looks.
     """
 
     symbol: str
@@ -65,30 +71,55 @@ class CandleSeries(msgspec.Struct, array_like=True):
     next_id: int | None = None
     simulated: bool = False
     seconds: Seconds = msgspec.field(default_factory=Seconds)
+    second: int = 0
+    runs: list[Run] = []
 
     def __post_init__(self) -> None:
         self.seconds.dense_ids, self.seconds.simulated = self.dense_ids, self.simulated
 
-    def add(self, run: Run, *, closes: bool) -> list[Closed | TooLate]:
-        """Fold a run of one minute. With `closes`, older minutes close at once: the venue has gone on.
+    def add(self, run: Run, *, closes: bool) -> Sequence[Closed | TooLate]:
+        """Fold a run of one second. With `closes`, older minutes close at once: the venue has gone on.
 
         Must run under `bars.EXACT`.
         """
+        runs, second = self.runs, run.last_us // 1_000_000
+        if runs and second == self.second and len(runs) < MAX_RUNS:
+            runs.append(run)
+            return ()
+        self._settle()
         minute = run.minute
-        if minutes := self.minutes:
-            newest = minutes[-1]
-            if newest.open_time == minute:
-                fold_run(newest, run)
-                return []
+        if (minutes := self.minutes) and minutes[-1].open_time == minute:
+            self.second = second
+            runs.append(run)
+            return ()
+        self.seconds.add(run)
         if minute < self.closed_until:
             return self._late(run)
         events: list[Closed | TooLate] = []
-        place_run(self.minutes, run, minute, simulated=self.simulated)
+        place_run(minutes, run, minute, simulated=self.simulated)
         if closes:
             events += self.close_before(minute)
-        while len(self.minutes) > MAX_OPEN_MINUTES:
-            events += self.close_before(self.minutes[0].open_time + MINUTE_MS)
+        while len(minutes) > MAX_OPEN_MINUTES:
+            events += self.close_before(minutes[0].open_time + MINUTE_MS)
         return events
+
+    def _settle(self) -> None:
+        if self.runs:
+            with localcontext(EXACT):
+                run = merged(self.runs)
+                self.runs.clear()
+                fold_run(self.minutes[-1], run)
+                self.seconds.add(run)
+
+    def close_seconds(self, limit_ms: int, *, is_live: bool) -> None:
+        """See `Seconds.close_before`. Must run under `bars.EXACT`."""
+        self._settle()
+        self.seconds.close_before(limit_ms, is_live=is_live)
+
+    def take_seconds(self) -> list[Bar]:
+        """See `Seconds.take`."""
+        self._settle()
+        return self.seconds.take()
 
     def close_before(self, limit_ms: int, *, fill_quiet: bool = False) -> list[Closed | TooLate]:
         """Close every minute that ends at or before `limit_ms`, and longer bars that end with them.
@@ -96,6 +127,7 @@ class CandleSeries(msgspec.Struct, array_like=True):
         Quiet minutes between closed ones are flat bars when the ids prove that nothing is missing, or, with
         `fill_quiet`, when the caller knows that the feed was live. Otherwise they stay absent: a visible hole.
         """
+        self._settle()
         events: list[Closed | TooLate] = []
         while self.minutes and self.minutes[0].open_time + MINUTE_MS <= limit_ms:
             bar = self.minutes.pop(0)
@@ -215,6 +247,7 @@ class CandleSeries(msgspec.Struct, array_like=True):
 
     def forming(self, interval: Interval) -> Candle | None:
         """The bar of this interval that is still open, with everything until now; None when there is none."""
+        self._settle()
         minutes = self.minutes
         if interval == "1m":
             return minutes[-1].candle(self.symbol, self.source, "1m", closed=False) if minutes else None
@@ -223,6 +256,7 @@ class CandleSeries(msgspec.Struct, array_like=True):
 
     def forming_bar(self, interval: Interval) -> Bar | None:
         """As `forming`, as a bar of its own."""
+        self._settle()
         minutes = self.minutes
         if interval == "1m":
             return minutes[-1] if minutes else None

@@ -11,7 +11,6 @@ from cryptopulse.indicators.domain.bars import (
     Run,
     bar_of,
     flat_bar,
-    fold_run,
     is_whole,
     place_run,
     reopened,
@@ -26,15 +25,13 @@ MAX_OPEN: Final = 4
 """Seconds that wait for the clock; while it stands still (we are behind) the oldest closes when another opens."""
 MAX_QUIET_MS: Final = 60_000
 """A longer silence stays a hole: nobody could resume over it."""
-NONE: Final[list[Bar]] = []
 
 
 class Seconds(msgspec.Struct, array_like=True):
-    """State of one series: at most `MAX_OPEN` bars that wait, and the closed ones of the last `LATE_MS`.
+    """State of one series: the bars that wait for the clock, the closed ones of the last `LATE_MS`, and what was not taken.
 
     Until late trades go beyond those, the seconds of a minute in which anything was traded fold to exactly that minute.
-    All methods answer bars that closed, or were corrected (`revision` > 0), oldest first. `next_id` is the trade id
-    that a gapless next second begins with.
+    `next_id` is the trade id that a gapless next second begins with.
     """
 
     dense_ids: bool = False
@@ -43,41 +40,46 @@ class Seconds(msgspec.Struct, array_like=True):
     kept: list[Bar] = []
     closed_until: int = 0
     next_id: int | None = None
+    closed: list[Bar] = []
 
-    def add(self, run: Run) -> list[Bar]:
-        """Fold a run in. Must run under `bars.EXACT`."""
-        second, waiting = run.second, self.waiting
-        if waiting and waiting[-1].open_time == second:
-            fold_run(waiting[-1], run)
-            return NONE
+    def add(self, run: Run) -> None:
+        """Fold a run in. Must run under `bars.EXACT`, as `close_before`."""
+        second, waiting = run.last_us // 1_000_000 * SECOND_MS, self.waiting
         if second < self.closed_until:
-            return self._late(run, second)
+            self._late(run, second)
+            return
         place_run(waiting, run, second, simulated=self.simulated)
-        return self.close_before(waiting[0].open_time + SECOND_MS) if len(waiting) > MAX_OPEN else NONE
+        if len(waiting) > MAX_OPEN:
+            self._close_until(waiting[0].open_time + SECOND_MS, is_live=False)
 
-    def close_before(self, limit_ms: int, *, is_live: bool | None = None) -> list[Bar]:
-        """Close every second that ends at or before `limit_ms`.
+    def close_before(self, limit_ms: int, *, is_live: bool) -> None:
+        """Close every second that ends at or before `limit_ms` by the venue's clock.
 
-        Quiet seconds are flat when the ids prove that nothing is missing, or when the feed `is_live`; else they stay
-        absent. None: the clock was not asked, so nothing is known of what follows the last trade.
+        Quiet seconds are flat when the feed `is_live`, or when the ids prove that nothing is missing; else they stay
+        absent.
         """
-        closed: list[Bar] = []
+        self._close_until(limit_ms, is_live=is_live)
+        end = min(limit_ms, self.waiting[0].open_time) if self.waiting else limit_ms
+        self._pass(end - end % SECOND_MS, fill=is_live)
+
+    def take(self) -> list[Bar]:
+        """What closed or was corrected (`revision` > 0) since the last time, in that order."""
+        told, self.closed = self.closed, []
+        return told
+
+    def _close_until(self, limit_ms: int, *, is_live: bool) -> None:
         while self.waiting and self.waiting[0].open_time + SECOND_MS <= limit_ms:
             bar = self.waiting.pop(0)
             is_next = self.next_id is not None and bar.first_id == self.next_id
             misses = self._misses(bar)
             if misses:
-                self._doubt(closed)
-            self._pass(bar.open_time, closed, fill=is_next or (bool(is_live) and not misses))
+                self._doubt()
+            self._pass(bar.open_time, fill=is_next or (is_live and not misses))
             if self.dense_ids and bar.first_id is not None and bar.last_id is not None:
                 bar.complete = is_next and bar.last_id - bar.first_id + 1 == bar.trades
             else:
                 bar.complete = bool(self.kept) and self.kept[-1].open_time + SECOND_MS == bar.open_time
-            self._close(bar, closed)
-        if is_live is not None:
-            end = min(limit_ms, self.waiting[0].open_time) if self.waiting else limit_ms
-            self._pass(end - end % SECOND_MS, closed, fill=is_live)
-        return closed
+            self._close(bar)
 
     def _misses(self, bar: Bar) -> bool:
         """True when trade ids are missing before this bar."""
@@ -88,7 +90,7 @@ class Seconds(msgspec.Struct, array_like=True):
             and bar.first_id > self.next_id
         )
 
-    def _doubt(self, closed: list[Bar]) -> None:
+    def _doubt(self) -> None:
         """Trades are missing: they may belong to the seconds before, back to the last that had any."""
         for index in range(len(self.kept) - 1, -1, -1):
             bar = self.kept[index]
@@ -96,11 +98,11 @@ class Seconds(msgspec.Struct, array_like=True):
                 bar = self.kept[index] = msgspec.structs.replace(
                     bar, complete=False, revision=bar.revision + 1
                 )
-                closed.append(bar)
+                self.closed.append(bar)
             if bar.trades:
                 break
 
-    def _pass(self, until: int, closed: list[Bar], *, fill: bool) -> None:
+    def _pass(self, until: int, *, fill: bool) -> None:
         """Let the quiet seconds before `until` pass: as flat bars, or as a hole."""
         start = self.closed_until
         if not start or until <= start:
@@ -111,23 +113,23 @@ class Seconds(msgspec.Struct, array_like=True):
                 bar = flat_bar(
                     second, last.close, last_id=last.last_id, complete=True, simulated=self.simulated
                 )
-                self._close(bar, closed)
+                self._close(bar)
         self.closed_until = until
 
-    def _close(self, bar: Bar, closed: list[Bar]) -> None:
+    def _close(self, bar: Bar) -> None:
         kept = self.kept
         kept.append(bar)
-        closed.append(bar)
+        self.closed.append(bar)
         self.closed_until = bar.open_time + SECOND_MS
         if bar.last_id is not None:
             self.next_id = bar.last_id + 1
         while len(kept) > 1 and kept[0].open_time < self.closed_until - LATE_MS:
             del kept[0]
 
-    def _late(self, run: Run, second: int) -> list[Bar]:
+    def _late(self, run: Run, second: int) -> None:
         """A late run in its closed second, under a new revision; in a hole it makes the second."""
         if second < self.closed_until - LATE_MS:
-            return NONE
+            return
         kept = self.kept
         place = next((i for i, bar in enumerate(kept) if bar.open_time >= second), len(kept))
         before = kept[place - 1] if place else None
@@ -141,4 +143,4 @@ class Seconds(msgspec.Struct, array_like=True):
             kept.insert(place, new)
         if place == len(kept) - 1 and new.last_id is not None:
             self.next_id = max(self.next_id or 0, new.last_id + 1)
-        return [new]
+        self.closed.append(new)
