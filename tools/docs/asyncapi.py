@@ -79,7 +79,7 @@ def _channels(topic: Topic) -> dict[str, Any]:
         channels[f"{topic.name}.live"] = _channel(
             topic,
             topic.live_key,
-            f"{topic.description} Those that come once a second, apart from what is stored.",
+            f"{topic.description} Those that come once a second, apart from what is stored, under this key alone.",
         )
     return channels
 

@@ -31,7 +31,7 @@ from cryptopulse.common.testing.servers.ports import free_port
 MINUTE = 60_000
 FOLLOWING_SECONDS = 3.0
 """Replicas look once a second whose trades the others follow."""
-CHANNELS = ("trades", "candles:1m", "indicators:1m", "indicators:rsi_14:1m", "signals")
+CHANNELS = ("trades", "candles:1s", "candles:1m", "indicators:1m", "indicators:rsi_14:1m", "signals")
 
 
 @dataclass
@@ -52,6 +52,9 @@ class Replicas:
         bars = [a_candle("BTC-USD", open_time=number * MINUTE) for number in offsets]
         batch = CandleBatch(shard=0, epoch=5, interval="1m", candles=bars, offsets=offsets)
         await self.bus.publish(CANDLES, batch, key="batch.1m.0")
+        seconds = [a_candle("BTC-USD", interval="1s", open_time=number * 1_000) for number in offsets]
+        batch = CandleBatch(shard=0, epoch=5, interval="1s", candles=seconds, offsets=offsets)
+        await self.bus.publish(CANDLES, batch, key="live.1s.0")
         values = [
             IndicatorUpdate(
                 symbol="BTC-USD", source="consolidated", interval="1m", open_time=number * MINUTE, closed=True, revision=0,

@@ -173,3 +173,14 @@ async def test_candles_as_columns_csv_and_for_lightweight_charts(market: Any) ->
         "value": 1.5,
     }
     assert (await market.http.get(path, params={**query, "format": "xml"})).status_code == 422
+
+
+@pytest.mark.parametrize("path", ["/v1/candles/BTC", "/v1/prices/BTC/history"])
+async def test_candles_of_one_second_are_refused_with_the_name_of_their_stream(
+    market: Any, path: str
+) -> None:
+    refused = await market.http.get(path, params={"interval": "1s"})
+    assert refused.status_code == 422
+    body = refused.json()
+    assert body["detail"] == "interval 1s is live only: subscribe to candles:1s on /v1/ws"
+    assert [(fault["parameter"], fault["code"]) for fault in body["errors"]] == [("interval", "live-only")]

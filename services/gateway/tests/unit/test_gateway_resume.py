@@ -156,6 +156,15 @@ def closed_bars(first: int, last: int) -> CandleBatch:
     return CandleBatch(shard=0, epoch=7, interval="1m", candles=bars, offsets=list(range(first, last + 1)))
 
 
+def closed_seconds(first: int, last: int) -> CandleBatch:
+    """Closed seconds, numbered from 1 by their number since the epoch."""
+    numbers = range(first, last + 1)
+    bars = [
+        a_candle("BTC-USD", interval="1s", open_time=number * 1_000, open=100 + number) for number in numbers
+    ]
+    return CandleBatch(shard=0, epoch=7, interval="1s", candles=bars, offsets=list(numbers))
+
+
 def closed_values(first: int, last: int) -> IndicatorBatch:
     """Values of closed minutes, numbered like their bars."""
     updates = [values_of(number) for number in range(first, last + 1)]
@@ -185,6 +194,8 @@ def publish(gateway: Any, channel: str, first: int, last: int) -> None:
         distributor.ticks(a_batch(first, last))
     elif channel == "candles:1m":
         distributor.candles(closed_bars(first, last))
+    elif channel == "candles:1s":
+        distributor.candles(closed_seconds(first, last))
     elif channel == "signals":
         for number in range(first, last + 1):
             distributor.signal(a_signal(number))
@@ -195,6 +206,7 @@ def publish(gateway: Any, channel: str, first: int, last: int) -> None:
 NUMBER: dict[str, Callable[[Any], int]] = {
     "trades": lambda data: data["id"],
     "candles:1m": lambda data: data["t"] // MINUTE_MS,
+    "candles:1s": lambda data: data["t"] // 1_000,
     "indicators:1m": lambda data: data["t"] // MINUTE_MS,
     "indicators:rsi_14:1m": lambda data: data["t"] // MINUTE_MS,
     "signals": lambda data: int(data["id"][3:]),
@@ -439,3 +451,21 @@ def test_a_ring_keeps_a_minute_of_a_slow_series_and_seconds_of_a_fast_one() -> N
         fast.record(1, offset, offset * 15, offset)
         flood.record(1, offset, offset, offset)
     assert [len(ring.items) for ring in (slow, fast, flood)] == [61, 1_334, 2_000]
+
+
+async def test_a_minute_of_seconds_is_kept_whoever_listens_and_no_more(gateway: Any, listen: Any) -> None:
+    for second in range(1, 201):
+        publish(gateway, "candles:1s", second, second)
+        gateway.clock.advance(1)
+    assert len(gateway.hub.ring(("candles:1s", "BTC-USD@consolidated")).items) == 61
+    for offset, whole in ((145, True), (130, False)):
+        async with gateway.ws() as ws:
+            asked = {
+                "ch": "candles:1s", "symbols": ["BTC-USD"], "resume": {"BTC-USD": {"epoch": "7", "offset": offset}},
+            }  # fmt: skip
+            await say(ws, op="subscribe", channels=[asked])
+            assert (await listen(ws, "ack"))["subscribed"][0]["recovered"] is whole
+            told = await listen(ws)
+            assert (told["type"], told["data"]["t"]) == (
+                ("update", 146_000) if whole else ("snapshot", 200_000)
+            )

@@ -80,7 +80,7 @@ def test_frames_are_read_back_by_another_implementation(payload: bytes) -> None:
 @pytest.mark.parametrize(
     ("name", "kind"),
     [
-        ("ticker", "ticker"), ("candles:1h", "candles"), ("indicators:1m", "indicators"), ("indicators:rsi_14:1m", "indicators"),
+        ("ticker", "ticker"), ("candles:1h", "candles"), ("candles:1s", "candles"), ("indicators:1m", "indicators"), ("indicators:rsi_14:1m", "indicators"),
         ("portfolio:12", "portfolio"), ("alerts", "alerts"),
     ],
 )  # fmt: skip
@@ -94,7 +94,9 @@ def test_channels_are_understood(name: str, kind: str) -> None:
         "",
         "ticker:1m",
         "candles",
-        "candles:1s",
+        "candles:1S",
+        "indicators:1s",
+        "indicators:rsi_14:1s",
         "indicators:../x:1m",
         "portfolio:-1",
         "portfolio:٣",

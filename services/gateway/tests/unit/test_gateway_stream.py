@@ -190,6 +190,25 @@ async def test_candles_come_forming_and_closed(gateway: Any, listen: Any) -> Non
         assert (update["data"]["closed"], update["data"]["i"]) == (True, "1h")
 
 
+async def test_seconds_come_closed_and_corrected_and_never_forming(gateway: Any, listen: Any) -> None:
+    async with gateway.ws() as ws:
+        await say(ws, op="subscribe", channels=[{"ch": "candles:1s", "symbols": ["BTC"]}])
+        assert (await listen(ws, "ack"))["subscribed"][0]["ch"] == "candles:1s"
+        bars = [
+            a_candle("BTC-USD", interval="1s", open_time=at, revision=revision)
+            for at, revision in ((1_000, 0), (2_000, 0), (1_000, 1))
+        ]
+        gateway.distributor.candles(
+            CandleBatch(shard=0, epoch=1, interval="1s", candles=bars, offsets=[1, 2, 3])
+        )
+        told = [await listen(ws) for _ in bars]
+        assert [(row["data"]["t"], row["data"]["rev"], row["data"]["closed"]) for row in told] == [
+            (1_000, 0, True), (2_000, 0, True), (1_000, 1, True),
+        ]  # fmt: skip
+        await say(ws, op="subscribe", channels=[{"ch": "indicators:1s", "symbols": ["BTC"]}])
+        assert (await listen(ws, "ack"))["rejected"][0]["code"] == "unknown_interval"
+
+
 def an_alert(user: str, number: int = 1) -> AlertEvent:
     return AlertEvent(
         id=f"ae_{number}", type="alert.triggered", user_id=user, rule_id="al_1", dedupe_key=f"k{number}", at_ms=1_700_000_000_000,

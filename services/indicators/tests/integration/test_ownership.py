@@ -114,7 +114,8 @@ async def test_killed_owners_lose_nothing_and_double_nothing(
             if contents.setdefault(place, candle) != candle:
                 conflicting.append((contents[place], candle))
 
-    await bus.subscribe(Queue(consumer="t", topic=CANDLES, bindings=("batch.#",), exclusive=True), on_candles)
+    everything = Queue(consumer="t", topic=CANDLES, bindings=("batch.#", "live.#"), exclusive=True)
+    await bus.subscribe(everything, on_candles)
     first, second = launch(), launch()
     await ready(first)
     await ready(second)
@@ -144,6 +145,7 @@ async def test_killed_owners_lose_nothing_and_double_nothing(
     await all_minutes_stored(api, wanted, last_minute)
     await api.client.aclose()
     assert not conflicting
+    assert any(place[2] == "1s" for place in published)
     closed = {(p[0], p[3]) for p in published if p[1] == "binance" and p[2] == "1m"}
     assert {place for place in wanted if place[1] < last_minute} <= closed
     await all_in_snapshots(feed, redis)

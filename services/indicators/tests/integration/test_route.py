@@ -325,3 +325,45 @@ async def test_trends_answer_from_what_the_owners_wrote(api: Any, feed: Any) -> 
     assert await api.status("/market/screener", filter="nonsense>>1") == 422
     overview = await api.get("/market/overview")
     assert overview["breadth"]["symbols"] == 2
+
+
+async def test_trades_become_seconds_on_the_bus_that_nobody_stores(api: Any, feed: Any, bus: Any) -> None:
+    told: list[tuple[int, Candle]] = []
+    keys_seen: list[str] = []
+
+    async def on_seconds(delivery: Delivery) -> None:
+        keys_seen.append(delivery.routing_key)
+        told.extend(zip(delivery.message.offsets, delivery.message.candles, strict=True))
+
+    await bus.subscribe(Queue(consumer="t", topic=CANDLES, bindings=("live.#",), exclusive=True), on_seconds)
+    await asyncio.sleep(3.5)
+    start = time.time_ns() // 1_000_000 // 1_000 * 1_000 + 1_000
+    feed.start_us = start * 1_000
+    for step in range(4):
+        await asyncio.sleep(max(0.0, (start + step * 1_000 + 450) / 1_000 - time.time()))
+        if step != 2:
+            low, high = (
+                feed.trade("BTC-USDT", step * 1_000 + at, 60_000 + step * 10 + at // 100, "0.25")
+                for at in (100, 400)
+            )
+            await feed.send(low, high, simulated=True)
+
+    def mine(source: str) -> list[tuple[int, Candle]]:
+        return [row for row in told if (row[1].symbol, row[1].source) == ("BTC-USDT", source)]
+
+    async def closed() -> bool:
+        return all(len(mine(source)) >= 5 for source in ("binance", "consolidated"))
+
+    await until(closed)
+    for source in ("binance", "consolidated"):
+        offsets = [offset for offset, _ in mine(source)]
+        bars = {bar.open_time - start: bar for _, bar in mine(source)}
+        assert offsets == list(range(1, len(offsets) + 1))
+        assert list(bars)[:5] == [0, 1_000, 2_000, 3_000, 4_000]
+        assert [bars[at].trades for at in list(bars)[:5]] == [2, 2, 0, 2, 0]
+        assert (bars[1_000].close, bars[1_000].volume, bars[1_000].interval) == (60_014, Decimal("0.5"), "1s")
+        assert (bars[2_000].open, bars[2_000].close, bars[2_000].closed) == (60_014, 60_014, True)
+        assert bars[1_000].simulated
+        assert bars[1_000].complete
+    assert set(keys_seen) <= {"live.1s.0", "live.1s.1"}
+    assert await api.status("/candles/BTC-USDT", interval="1s") == 422

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from cryptopulse.common.bus.routing import matches_any
 from cryptopulse.common.clock import ManualClock
 from cryptopulse.common.contracts.candles import Candle
 from cryptopulse.common.errors import BusUnavailable
@@ -93,3 +94,22 @@ async def test_rates_that_every_replica_hears_are_told_apart_from_all_else_of_a_
     assert bus.keys == [("batch.0", "price.BTC-USD", "price.ETH-USD"), ("rates.0", "price.USDT-USD")]
     await publisher.prices(0, 7, prices[:1], [])
     assert len(bus.sent) == 3
+
+
+async def test_seconds_come_in_batches_of_500_under_keys_that_no_consumer_of_stored_candles_binds() -> None:
+    bus, positions, publisher = a_publisher()
+    bars = [
+        a_candle(f"X{number}-USD", interval="1s", open_time=second)
+        for second in (0, 1_000)
+        for number in range(300)
+    ]
+    await publisher.seconds(3, 7, bars)
+    assert [(batch.interval, len(batch.candles)) for batch in bus.sent] == [("1s", 500), ("1s", 100)]
+    assert {row[4] for row in told(bus) if row[2] == 0} == {1}
+    assert {row[4] for row in told(bus) if row[2] == 1_000} == {2}
+    assert positions.known == {}
+    for found in bus.keys:
+        assert not matches_any(["batch.#", "batch.*.3", "candle.1m.#"], found)
+        assert matches_any(["live.#"], found)
+    await publisher.candles(3, 7, [a_candle(open_time=0)])
+    assert told(bus)[-1][4] == 1

@@ -31,6 +31,8 @@ WATCHED_MAX: Final = 20_000
 MARKET_SECONDS: Final = 5
 WANTED_SECONDS: Final = 120
 UNFOLLOW_SECONDS: Final = 60
+PUSHED: Final = frozenset({"candles:1s", "candles:1m"})
+"""Of these the bus brings all that there is."""
 
 
 @dataclass
@@ -106,7 +108,7 @@ class Timers:
         wanted = []
         for stream in self.use.hub.streams():
             channel, subject = stream.key
-            if channel.startswith("candles:") and channel != "candles:1m" and stream.has_members:
+            if channel.startswith("candles:") and channel not in PUSHED and stream.has_members:
                 symbol, _, source = subject.partition("@")
                 wanted.append((symbol, source, channel.partition(":")[2]))
         self.distributor.forming(await self.polled.forming(wanted))

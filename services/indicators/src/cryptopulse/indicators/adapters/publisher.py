@@ -86,7 +86,9 @@ class BusMarketPublisher:
             await self._positions.note(keys.forming, epoch, part, offsets)
 
     async def seconds(self, shard: int, epoch: int, candles: Sequence[Candle]) -> None:
-        """Live candles of 1s; where they stand is not noted: the next one comes within a second."""
+        """Live candles of 1s: where they stand is not noted, the next one comes within a second; no further keys, for every
+        one costs the broker.
+        """
         for interval, part in _by_interval(candles):
             await self._bus.publish(
                 CANDLES,
@@ -95,7 +97,6 @@ class BusMarketPublisher:
                     offsets=self._offsets("seconds", shard, epoch, part),
                 ),
                 key=f"live.{interval}.{shard}",
-                cc=[f"candle.{interval}.{symbol}" for symbol in sorted({candle.symbol for candle in part})],
                 message_id=_id_of("seconds", shard, part),
             )  # fmt: skip
 

@@ -110,9 +110,7 @@ class CandleQuery(Parameters):
     @classmethod
     def _is_stored(cls, interval: object) -> object:
         if interval == "1s":
-            raise PydanticCustomError(
-                "live_only", "1s candles are live only: subscribe to candles:1s on /v1/ws"
-            )
+            raise PydanticCustomError("live_only", "1s is live only: subscribe to candles:1s on /v1/ws")
         return interval
 
 
