@@ -361,8 +361,16 @@ async def test_trades_become_seconds_on_the_bus_that_nobody_stores(api: Any, fee
         assert offsets == list(range(1, len(offsets) + 1))
         assert list(bars)[:5] == [0, 1_000, 2_000, 3_000, 4_000]
         assert [bars[at].trades for at in list(bars)[:5]] == [2, 2, 0, 2, 0]
-        assert (bars[1_000].close, bars[1_000].volume, bars[1_000].interval) == (60_014, Decimal("0.5"), "1s")
-        assert (bars[2_000].open, bars[2_000].close, bars[2_000].closed) == (60_014, 60_014, True)
+        assert (bars[1_000].close, bars[1_000].volume, bars[1_000].interval) == (
+            Decimal(60_014),
+            Decimal("0.5"),
+            "1s",
+        )
+        assert (bars[2_000].open, bars[2_000].close, bars[2_000].closed) == (
+            Decimal(60_014),
+            Decimal(60_014),
+            True,
+        )
         assert bars[1_000].simulated
         assert bars[1_000].complete
     assert set(keys_seen) <= {"live.1s.0", "live.1s.1"}

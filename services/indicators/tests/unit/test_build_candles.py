@@ -147,6 +147,15 @@ def test_a_late_trade_does_not_complete_the_minute_that_we_came_into() -> None:
     assert (first.revision, first.trades, first.complete) == (1, 3, False)
 
 
+def test_a_batch_in_which_a_late_trade_comes_last_closes_at_its_newest() -> None:
+    market = a_market()
+    market.on_batch(a_batch([a_trade(1, 0)]))
+    market.on_batch(a_batch([a_trade(2, 1), a_trade(4, 3, "104"), a_trade(3, 2, "103")]))
+    market.on_batch(a_batch([a_trade(5, MINUTE_US)]))
+    (bar,) = minutes_of(market)
+    assert (bar.close, bar.trades, bar.last_id) == (Decimal(104), 4, 4)
+
+
 def test_a_trade_too_late_for_what_is_at_hand_asks_for_the_venues_candle() -> None:
     market = a_market()
     market.on_batch(a_batch([a_trade(1, 0)]))

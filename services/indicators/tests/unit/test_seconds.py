@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from cryptopulse.common.clock import ManualClock
@@ -81,10 +81,33 @@ def folded(seconds: Sequence[Candle]) -> Figures:
     )
 
 
+def by_hand(trades: Sequence[Trade]) -> dict[int, Figures]:
+    """The minutes that the trades come to."""
+    found: dict[int, list[Trade]] = defaultdict(list)
+    for trade in sorted(trades, key=lambda trade: trade.trade_id):
+        found[trade.event_us // MINUTE_US * 60_000].append(trade)
+    return {
+        at: (
+            rows[0].price,
+            max(row.price for row in rows),
+            min(row.price for row in rows),
+            rows[-1].price,
+            sum((row.size for row in rows), Decimal(0)),
+            sum((row.size * row.price for row in rows), Decimal(0)),
+            len(rows),
+            sum((row.size for row in rows if row.side == "buy"), Decimal(0)),
+        )
+        for at, rows in found.items()
+    }
+
+
 def arrivals(dice: random.Random, venue: str) -> list[tuple[int, str, Trade]]:
     """Trades of three minutes as they arrive: most at once, some up to 2.4 s late, so in another order."""
     found = []
-    times = sorted(dice.randrange(3 * MINUTE_US) for _ in range(dice.randrange(2, 160)))
+    seconds = dice.sample(range(180), dice.randrange(1, 60))
+    times = sorted(
+        dice.choice(seconds) * SECOND_US + dice.randrange(SECOND_US) for _ in range(dice.randrange(2, 160))
+    )
     for number, at in enumerate(times, 1):
         delay = dice.randrange(2_400_000) if dice.random() < 0.2 else dice.randrange(120_000)
         price, size = f"{100 + dice.randrange(900) / 100:.2f}", f"{dice.randrange(1, 10**6) / 10**6:.6f}"
@@ -94,7 +117,7 @@ def arrivals(dice: random.Random, venue: str) -> list[tuple[int, str, Trade]]:
     return found
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25, deadline=None, phases=[Phase.generate])
 @given(st.integers(0, 2**32))
 def test_the_fold_of_a_minutes_seconds_is_the_minute_late_trades_included(seed: int) -> None:
     dice = random.Random(seed)
@@ -125,6 +148,9 @@ def test_the_fold_of_a_minutes_seconds_is_the_minute_late_trades_included(seed: 
         if event.interval == "1m" and event.bar.trades
     }
     assert {who for _, who, _ in minutes} == {LIVE, "coinbase", "consolidated"}
+    first = next(trade.trade_id for _, who, trade in arriving if who == LIVE)
+    taken = [trade for _, who, trade in arriving if who == LIVE and trade.trade_id >= first]
+    assert {at: figures(bar) for (_, who, at), bar in minutes.items() if who == LIVE} == by_hand(taken)
     for place, minute_bar in minutes.items():
         assert folded(list(seconds[place].values())) == figures(minute_bar), place
 

@@ -23,13 +23,13 @@ class TradeIds(msgspec.Struct, array_like=True):
     duplicates: int = 0
 
     def take(self, trades: Sequence[Trade]) -> Sequence[Trade]:
-        """The trades of this batch that were not taken before, in their order. O(1) for a gapless run."""
+        """The trades of this batch that were not taken before, by id. Next to nothing for a gapless run."""
         first, last = trades[0], trades[-1]
         gapless = first.trade_id > self.last_id and last.trade_id - first.trade_id == len(trades) - 1
         if gapless and self._ascends(trades):
             self._advance(first.trade_id, last)
             return trades
-        return [trade for trade in trades if self._is_new(trade)]
+        return sorted([trade for trade in trades if self._is_new(trade)], key=_trade_id)
 
     @staticmethod
     def _ascends(trades: Sequence[Trade]) -> bool:
@@ -78,3 +78,7 @@ class TradeIds(msgspec.Struct, array_like=True):
     def _fill(self, index: int, low: int, high: int, number: int) -> None:
         parts = [(a, b) for a, b in ((low, number - 1), (number + 1, high)) if a <= b]
         self.gaps[index : index + 1] = parts
+
+
+def _trade_id(trade: Trade) -> int:
+    return trade.trade_id
