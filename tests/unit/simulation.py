@@ -90,7 +90,7 @@ class Tables:
     snapshot: tuple[int, bytes] | None = None
     series: dict[str, bytes] = field(default_factory=dict)
     published: list[Candle] = field(default_factory=list)
-    told: list[Candle] = field(default_factory=list)
+    seconds_told: list[Candle] = field(default_factory=list)
 
     async def upsert(self, candles: Sequence[Candle], *, origin: int, epoch: int) -> list[Changed]:
         changed = []
@@ -165,7 +165,13 @@ class Tables:
         self.published += [candle for candle in candles if candle.source == VENUE and candle.interval == "1m"]
 
     async def seconds(self, shard: int, epoch: int, candles: Sequence[Candle]) -> None:
-        self.told += candles
+        self.seconds_told += candles
+
+    def contradictions(self) -> list[Candle]:
+        """Live seconds that were told before under the same revision with other values."""
+        known: dict[tuple[str, str, int, int], Candle] = {}
+        places = [((bar.symbol, bar.source, bar.open_time, bar.revision), bar) for bar in self.seconds_told]
+        return [bar for place, bar in places if known.setdefault(place, bar) != bar]
 
     async def live_values(self, *_: Any) -> None:
         return None

@@ -227,6 +227,7 @@ async def test_two_hundred_forced_moves_lose_and_double_nothing_and_change_no_va
         await world.bus.close()
         assert world.stored() == simulation.minutes_of(world.book), f"seed {seed}: lost or doubled"
         assert world.untold() == [], f"seed {seed}"
+        assert world.tables.contradictions() == [], f"seed {seed}"
         assert world.wrong_values() == [], f"seed {seed}"
         assert world.tables.conflicts == 0, f"seed {seed}"
         for how, count in world.moves.items():

@@ -9,8 +9,6 @@ from types import ModuleType
 
 import pytest
 
-from cryptopulse.common.contracts.candles import Candle
-
 SEEDS, PART = 200, 25
 
 
@@ -41,11 +39,8 @@ async def test_every_trade_is_in_the_candles_once(first: int) -> None:
         final = {candle.open_time: candle for candle in world.tables.published}
         told = {at: candle.trades for at, candle in final.items() if candle.trades}
         assert told == {at: row[5] for at, row in simulation.minutes_of(world.book).items()}, f"seed {seed}"
-        seconds: dict[tuple[str, str, int, int], Candle] = {}
-        for bar in world.tables.told:
-            place = (bar.symbol, bar.source, bar.open_time, bar.revision)
-            assert seconds.setdefault(place, bar) == bar, f"seed {seed}: two second bars of {place}"
-        assert seconds
+        assert world.tables.seconds_told
+        assert world.tables.contradictions() == [], f"seed {seed}"
     assert deaths > PART
 
 

@@ -129,6 +129,9 @@ class ShardWorker:
             self._reload[venue.symbol, venue.venue] = now
         for symbol in self.market.state.targets:
             self._reload[symbol, CONSOLIDATED] = now
+        if packed is not None:
+            # At once: from now on an owner before us that still runs is refused, and tells no second that we tell otherwise.
+            await self.snapshot(tells=False)
 
     async def on_ticks(self, delivery: Delivery) -> None:
         """Fold a batch. Left unacked: `snapshot` acks when its effect is stored."""
