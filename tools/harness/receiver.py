@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from dataclasses import dataclass, field
 from typing import Any, Self
 
 
 @dataclass(frozen=True)
 class Hook:
-    """One delivery: headers in lower case, the raw body and its JSON."""
+    """One delivery: headers in lower case, the raw body and its JSON, and when its connection came (ms)."""
 
     headers: dict[str, str]
     raw: bytes
     body: dict[str, Any]
+    at_ms: float
 
 
 @dataclass
@@ -42,6 +44,7 @@ class Receiver:
         return self.hooks[0]
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        at_ms = time.time() * 1_000
         head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
         headers = {
             name.lower(): value.strip()
@@ -49,7 +52,7 @@ class Receiver:
             if name
         }
         raw = await reader.readexactly(int(headers.get("content-length", "0")))
-        self.hooks.append(Hook(headers, raw, json.loads(raw)))
+        self.hooks.append(Hook(headers, raw, json.loads(raw), at_ms))
         self._arrived.set()
         writer.write(f"HTTP/1.1 {self.status} OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n".encode())
         await writer.drain()
