@@ -19,7 +19,7 @@ from cryptopulse.common.cache import keys
 from cryptopulse.common.contracts.candles import Candle
 from cryptopulse.common.contracts.indicators import IndicatorUpdate
 from cryptopulse.common.contracts.topics import CANDLES, INDICATORS, Queue
-from tests.faults.judge import MARKETS, MINUTE_MS, minute_of
+from tests.faults.judge import MINUTE_MS, minute_of
 from tests.faults.report import Report
 from tests.faults.route_case import route_case
 from tests.faults.stand import Stand
@@ -32,6 +32,9 @@ SHARDS = 4
 GHOST = "!"
 """A replica that registers and never takes anything: it sorts first, so that every shard changes its owner when it comes."""
 NAMES = ("rsi_14", "ema_12", "sma_20", "atr_14", "obv", "adx_14")
+
+SERIES = 4
+"""How many of the series with live values are compared."""
 
 Key = tuple[str, str, int]
 
@@ -129,7 +132,7 @@ async def refused(stand: Stand) -> int:
 async def wrong_values(stand: Stand, told: Told, from_ms: int, to_ms: int) -> tuple[int, list[str]]:
     """Values as told live beside those folded from the stored candles by one uninterrupted run; how many, and which differ."""
     compared, wrong = 0, []
-    for source, symbol in MARKETS:
+    for symbol, source in sorted({(symbol, source) for symbol, source, _ in told.values})[:SERIES]:
         for name in NAMES:
             answer = await stand.client.get(
                 f"/v1/indicators/{symbol}/{name}/history",

@@ -13,6 +13,7 @@ from cryptopulse.common.errors import UpstreamUnavailable
 from cryptopulse.common.web.client import ServiceClient
 
 TTL_SECONDS: Final = 90
+READS: Final = frozenset({"portfolio:read"})
 
 
 class HttpPortfolios:
@@ -23,10 +24,9 @@ class HttpPortfolios:
 
     async def has(self, user_id: str, portfolio_id: int) -> bool:
         """Whether this is a portfolio of the user's. Raises `UpstreamUnavailable`."""
-        response = await self._client.request(
-            "GET", f"/portfolios/{portfolio_id}", identity=Identity(user_id)
-        )
-        if response.status_code not in {200, 404}:
+        identity = Identity(user_id, scopes=READS)
+        response = await self._client.request("GET", f"/portfolios/{portfolio_id}", identity=identity)
+        if response.status_code not in {200, 404, 422}:  # 422: no portfolio can have this id
             raise UpstreamUnavailable(f"portfolios could not be looked at: {response.status_code}")
         return response.status_code == 200
 
