@@ -141,7 +141,7 @@ async def everything_happens(service: Service) -> None:
 
 
 @pytest.fixture
-async def portfolios(process: Process) -> AsyncIterator[None]:
+async def portfolios(process: Process) -> AsyncIterator[asyncio.Server]:
     """Where the service expects the portfolio service: portfolio 7 is there, no other."""
 
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -153,21 +153,28 @@ async def portfolios(process: Process) -> AsyncIterator[None]:
 
     port = int(process.env["PORTFOLIO_URL"].rpartition(":")[2])
     server = await asyncio.start_server(handle, "127.0.0.1", port)
-    yield
+    yield server
     server.close()
 
 
-async def test_a_rule_on_a_portfolio_that_is_not_there_is_refused(portfolios: None, service: Service) -> None:
+async def test_a_rule_on_a_portfolio_that_is_not_there_is_refused(
+    portfolios: asyncio.Server, service: Service
+) -> None:
     ann = service.as_user("ann")
     condition = {"type": "portfolio_value", "portfolio_id": 8, "op": "above", "value": "1000"}
     for path in ("/alerts", "/alerts/validate"):
         answer = await ann.post(path, json={"condition": condition})
         assert (answer.status_code, answer.json()["code"]) == (422, "unknown-portfolio")
         assert answer.json()["errors"][0]["pointer"] == "/condition/portfolio_id"
+    made = await ann.post("/alerts", json={"condition": {**condition, "portfolio_id": 7}})
+    assert made.status_code == 201, made.text
+    portfolios.close()
+    noted = await ann.patch(f"/alerts/{made.json()['id']}", json={"note": "whatever has become of it"})
+    assert noted.status_code == 200, noted.text
 
 
 @pytest.mark.timeout(120)
-async def test_every_kind_of_condition_fires_once(portfolios: None, service: Service) -> None:
+async def test_every_kind_of_condition_fires_once(portfolios: asyncio.Server, service: Service) -> None:
     await with_market(service)
     ann = service.as_user("ann", tier="pro")
     made: dict[str, dict[str, Any]] = {}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import pytest_asyncio
@@ -16,6 +16,7 @@ from cryptopulse.common.contracts.intervals import MINUTE_MS
 from cryptopulse.common.contracts.ticks import TickBatch
 from cryptopulse.common.testing.builders import a_candle, a_trade
 from cryptopulse.gateway.domain.conflation import Ring
+from cryptopulse.gateway.entrypoints.bus import BusConsumers
 
 
 async def say(ws: Any, **message: Any) -> None:
@@ -420,7 +421,7 @@ async def test_nobody_resumes_over_a_time_in_which_trades_were_not_followed(
             else:
                 assert entry["recovered"] is told
         if told:
-            gateway.hub.tear("BTC-USDT")
+            gateway.hub.tear({"BTC-USDT"})
 
 
 def test_a_ring_is_whole_or_says_no() -> None:
@@ -469,3 +470,34 @@ async def test_a_minute_of_seconds_is_kept_whoever_listens_and_no_more(gateway: 
             assert (told["type"], told["data"]["t"]) == (
                 ("update", 146_000) if whole else ("snapshot", 200_000)
             )
+
+
+async def test_what_is_followed_no_longer_is_torn_before_it_is_let_go(gateway: Any) -> None:
+    class Quiet:
+        """A bus that lets bindings go, and nobody elsewhere who wants anything."""
+
+        gone: ClassVar[list[str]] = []
+
+        async def subscribe(self, *_: Any, **__: Any) -> Any:
+            return object()
+
+        async def bind(self, *_: Any) -> None: ...
+
+        async def unbind(self, _subscription: Any, _topic: Any, key: str) -> None:
+            self.gone.append(key)
+
+        async def want(self, _symbols: Any) -> None: ...
+
+        async def wanted(self) -> set[str]:
+            return set()
+
+    quiet: Any = Quiet()
+    consumers = BusConsumers(quiet, gateway.hub, quiet, gateway.clock)
+    await consumers.start(gateway.distributor)
+    await consumers.follow("BTC-USDT")
+    publish(gateway, "trades", 1, 3)
+    ring = gateway.hub.ring(("trades", "BTC-USDT@binance"))
+    assert ring.since("7", 3) == []
+    await consumers.sweep()
+    assert quiet.gone == ["tick.*.BTC-USDT"]
+    assert ring.since("7", 3) is None

@@ -89,7 +89,8 @@ class RuleManager:
         self, user_id: str, tier: str, body: AlertCreate
     ) -> tuple[RuleRow, Standing, CreatedWebhook | None]:
         """A new rule, how it stands, and the endpoint that its `webhook_url` made or found."""
-        definition = await self.definition(body, user_id)
+        definition = await self.definition(body)
+        await self.check_portfolios(user_id, definition)
         standing = await self.standing(user_id, definition)
         expires = self._expiry(body)
         hook = None
@@ -118,7 +119,9 @@ class RuleManager:
         given = body.model_dump(exclude_unset=True)
         old = row.definition
         merged = _merged(old, given)
-        definition = await self.definition(merged, user_id)
+        definition = await self.definition(merged)
+        if "condition" in given:  # else it was checked when it was made, and may be gone since
+            await self.check_portfolios(user_id, definition)
         rearm = bool({"condition", "symbol", "source", "trigger", "hysteresis", "for_seconds"} & set(given))
         changed = dataclasses.replace(
             row,
@@ -182,7 +185,7 @@ class RuleManager:
 
     # --- definitions -------------------------------------------------------------------------------------------------
 
-    async def definition(self, body: AlertCreate, user_id: str) -> RuleDefinition:
+    async def definition(self, body: AlertCreate) -> RuleDefinition:
         """The definition with canonical symbols. Raises `Invalid` that names the field and the fix."""
         resolver = await self._market.resolver()
         condition: Any = body.condition
@@ -208,19 +211,20 @@ class RuleManager:
             note=body.note,
         )  # fmt: skip
         check(definition)
-        for leaf in definition.leaves:
-            if isinstance(leaf, PortfolioCondition):
-                await self._check_portfolio(user_id, leaf.portfolio_id)
         return definition
 
-    async def _check_portfolio(self, user_id: str, portfolio_id: int) -> None:
-        if not await self._portfolios.has(user_id, portfolio_id):
-            fault = FieldError(
-                "/condition/portfolio_id",
-                "unknown-portfolio",
-                "name one of your portfolios: GET /v1/portfolios",
-            )
-            raise Invalid(f"There is no portfolio {portfolio_id}.", code="unknown-portfolio", errors=(fault,))
+    async def check_portfolios(self, user_id: str, definition: RuleDefinition) -> None:
+        """Raises `Invalid` for a portfolio that is not the user's, as for one that is not there."""
+        for leaf in definition.leaves:
+            if isinstance(leaf, PortfolioCondition) and not await self._portfolios.has(
+                user_id, leaf.portfolio_id
+            ):
+                fix = "name one of your portfolios: GET /v1/portfolios"
+                raise Invalid(
+                    f"There is no portfolio {leaf.portfolio_id}.",
+                    code="unknown-portfolio",
+                    errors=(FieldError("/condition/portfolio_id", "unknown-portfolio", fix),),
+                )
 
     async def symbol(self, text: str) -> str:
         """What a filter names; a name that nobody knows is taken as it is, and finds nothing."""

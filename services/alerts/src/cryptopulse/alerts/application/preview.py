@@ -47,7 +47,8 @@ class Preview:
 
     async def validate(self, user_id: str, body: DryRunRequest) -> ValidateResult:
         """What creating it would answer, and what is worth a second thought. Raises `Invalid` as creating would."""
-        definition = await self._rules.definition(body, user_id)
+        definition = await self._rules.definition(body)
+        await self._rules.check_portfolios(user_id, definition)
         standing = await self._rules.standing(user_id, definition)
         warnings = []
         if standing.true and not body.fire_if_true_now:
@@ -67,7 +68,7 @@ class Preview:
     async def preview(self, user_id: str, body: DryRunRequest) -> PreviewResult:
         """The firings over the last `days`. Raises `Invalid` for conditions that candles do not tell."""
         started = time.perf_counter()
-        definition = await self._rules.definition(body, user_id)
+        definition = await self._rules.definition(body)
         symbol, source, interval = _series(definition)
         to_ms = open_time(self._clock.now_ms(), interval)
         from_ms = to_ms - body.days * DAY_MS

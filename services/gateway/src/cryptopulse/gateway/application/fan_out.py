@@ -6,7 +6,7 @@ import asyncio
 import itertools
 import random
 import secrets
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Any, Final
 
 from cryptopulse.common.clock import Clock
@@ -82,7 +82,7 @@ class Hub:
     def stand_at(self, key: Key, epoch: int, offset: int) -> None:
         """Where a sequence stands by its producer's word, unless it was heard or is listened to: then the bus tells."""
         ring = self.ring(key)
-        sharing = [stream for stream in self._streams.values() if stream.ring is ring]
+        sharing = [*filter(None, (self.find(key),)), *self.singles.get(key, ())]
         if ring.epoch or any(stream.has_members for stream in sharing):
             return
         ring.stand_at(epoch, offset, self._clock.now_ms())
@@ -100,10 +100,10 @@ class Hub:
         for key, items in older.items():
             self.ring(key).rebuild(items)
 
-    def tear(self, symbol: str | None = None) -> None:
-        """The bus was away, or trades of `symbol` were not followed: what passed was not seen, so nobody resumes over it."""
+    def tear(self, symbols: Collection[str] | None = None) -> None:
+        """The bus was away, or trades of these symbols are followed no longer: what passes is not seen, so nobody resumes over it."""
         for key, ring in self._rings.items():
-            if symbol is None or (key[0] == "trades" and key[1].partition("@")[0] == symbol):
+            if symbols is None or (key[0] == "trades" and key[1].partition("@")[0] in symbols):
                 ring.is_torn = True
 
     def find(self, key: Key) -> Stream | None:

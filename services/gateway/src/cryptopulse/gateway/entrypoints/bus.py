@@ -93,7 +93,6 @@ class BusConsumers:
         if symbol in self._hub.followed or self._ticks is None:
             return
         self._hub.followed.add(symbol)
-        self._hub.tear(symbol)
         await self._bus.bind(self._ticks, TICKS, f"tick.*.{symbol}")
 
     async def keep_up(self) -> None:
@@ -126,7 +125,10 @@ class BusConsumers:
         """Stop following what nobody listens to any more; the streams stay for those who come back soon."""
         self._hub.forget()
         heard = {stream.key for stream in self._hub.streams() if self._hub.is_wanted(stream)}
-        for symbol in self._hub.followed - self._wanted() - await self._shared.wanted():
+        gone = self._hub.followed - self._wanted() - await self._shared.wanted()
+        if gone:
+            self._hub.tear(gone)
+        for symbol in gone:
             self._hub.followed.discard(symbol)
             if self._ticks is not None:
                 await self._bus.unbind(self._ticks, TICKS, f"tick.*.{symbol}")

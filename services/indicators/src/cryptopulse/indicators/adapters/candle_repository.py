@@ -185,7 +185,7 @@ class CandleRepository:
         return [_candle(symbol, source, interval, row) for row in rows]
 
     async def spans(
-        self, symbol: str, source: str, interval: Interval, spans: Sequence[tuple[int, int]], *, limit: int
+        self, symbol: str, source: str, interval: Interval, spans: Sequence[tuple[int, int]]
     ) -> list[Candle]:
         """See `CandleSpans`."""
         series = (await self._series_ids([(symbol, source)], create=False)).get((symbol, source))
@@ -197,13 +197,12 @@ class CandleRepository:
                 # By the opening times: a join with the spans would look into every partition for each of them.
                 f"SELECT {COLUMNS} FROM candles WHERE series_id = $1 AND bar_interval = $2 "  # noqa: S608 - constants only
                 "AND open_time = ANY($3::bigint[]) AND open_time >= $4 AND open_time <= $5 "
-                "ORDER BY open_time LIMIT $6",
+                "ORDER BY open_time",
                 series,
                 interval,
                 times,
                 min(times),
                 max(times),
-                limit,
             )
         return [_candle(symbol, source, interval, row) for row in rows]
 

@@ -63,9 +63,9 @@ class CandleSpans(Protocol):
     """Stored bars of many ranges at once. Raises `StoreUnavailable`."""
 
     async def spans(
-        self, symbol: str, source: str, interval: Interval, spans: Sequence[tuple[int, int]], *, limit: int
+        self, symbol: str, source: str, interval: Interval, spans: Sequence[tuple[int, int]]
     ) -> list[Candle]:
-        """The first `limit` bars of the spans [from, to) that do not overlap, oldest first."""
+        """The bars of the spans [from, to), oldest first."""
         ...
 
 

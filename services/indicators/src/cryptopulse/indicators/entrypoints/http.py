@@ -114,7 +114,7 @@ def price_router(
         if bars > MAX_LIMIT:
             fault = FieldError("spans", "range", f"ask for at most {MAX_LIMIT} bars")
             raise Invalid(f"the spans hold {bars:.0f} bars", errors=(fault,))
-        rows = await store.spans(resolved.symbol, query.source, query.interval, asked, limit=MAX_LIMIT)
+        rows = await store.spans(resolved.symbol, query.source, query.interval, asked)
         return Response(msgspec.msgpack.encode(rows), media_type="application/msgpack")
 
     return router
