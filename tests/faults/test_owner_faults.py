@@ -31,7 +31,8 @@ RATE = int(os.environ.get("CRYPTOPULSE_FAULT_RATE", "20000"))
 SHARDS = 4
 GHOST = "!"
 """A replica that registers and never takes anything: it sorts first, so that every shard changes its owner when it comes."""
-NAMES = ("rsi_14", "ema_12", "sma_20", "atr_14", "obv", "adx_14")
+NAMES = ("rsi_14", "ema_12", "sma_20", "atr_14", "mfi_14", "adx_14")
+"""None of the running sums (`obv`, `adl`): they count from their `anchor`, which is another one in a history."""
 
 SERIES = 4
 """How many of the series with live values are compared."""
