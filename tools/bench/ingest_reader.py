@@ -109,7 +109,9 @@ async def read_picows(port: int, count: int, on_frame: Callable[[bytes], None]) 
         if not left:
             done.set()
 
-    wire = await PicowsSockets(SystemClock()).open(f"ws://127.0.0.1:{port}/", on_text, lambda _size: None)
+    wire = await PicowsSockets(SystemClock()).open(
+        f"ws://127.0.0.1:{port}/", on_text, lambda _size: None, lambda: 0.0
+    )
     wire.send(b"go")
     await done.wait()
     await wire.close()

@@ -73,7 +73,7 @@ async def test_a_failing_tls_handshake_and_an_unknown_name_are_told_and_tried_ag
     port = plain.sockets[0].getsockname()[1]
     for url in (f"wss://127.0.0.1:{port}", "ws://no-such-venue.invalid", "wss://no-such-venue.invalid"):
         with pytest.raises(UpstreamUnavailable, match="cannot open"):
-            await sockets.open(url, lambda _: None, lambda _: None)
+            await sockets.open(url, lambda _: None, lambda _: None, lambda: 0.0)
     plain.close()
 
 

@@ -41,7 +41,7 @@ class Peer:
         self.text: Callable[[bytes], None] = lambda frame: None
         self._gone = asyncio.Event()
 
-    async def open(self, url: str, on_text: Callable[[bytes], None], on_binary: Any) -> Peer:
+    async def open(self, url: str, on_text: Callable[[bytes], None], *_rest: Any) -> Peer:
         if not self.is_open:
             raise UpstreamUnavailable("refused")
         self.opened += 1

@@ -31,7 +31,7 @@ class Door:
     def __init__(self) -> None:
         self.is_open = False
 
-    async def open(self, url: str, on_text: Callable[[bytes], None], on_binary: Any) -> Any:
+    async def open(self, url: str, on_text: Callable[[bytes], None], *_rest: Any) -> Any:
         if not self.is_open:
             raise UpstreamUnavailable("closed")
         return self

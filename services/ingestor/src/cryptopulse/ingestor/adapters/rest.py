@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar
+from urllib.parse import quote
 
 import httpx
 import msgspec
@@ -156,6 +157,13 @@ class ProxiedHttp(VenueHttp):
         if self._prefix[-1] in "=?":
             return self._prefix + httpx.QueryParams({"u": target}).__str__().removeprefix("u=")
         return self._prefix + target
+
+
+def segment(name: str) -> str:
+    """A name of the venue's catalogue as one segment of a path, whatever is in it. Raises `Invalid` where it can be none."""
+    if name.strip(".") == "":
+        raise Invalid(f"{name!r:.40} cannot be asked for", code="venue-refused")
+    return quote(name, safe="")
 
 
 def _retry_after(answer: httpx.Response) -> float | None:

@@ -26,15 +26,22 @@ _CONTROL: Final = frozenset({picows.WSMsgType.PING, picows.WSMsgType.PONG})
 
 
 class PicowsWire(picows.WSListener):
-    """One socket: the library's listener and our `application.ports.Wire`. Pings are answered by the library."""
+    """One socket: the library's listener and our `application.ports.Wire`."""
 
     def __init__(
-        self, clock: Clock, on_text: Callable[[bytes], None], on_binary: Callable[[int], None]
+        self,
+        clock: Clock,
+        on_text: Callable[[bytes], None],
+        on_binary: Callable[[int], None],
+        next_turn: Callable[[], float],
     ) -> None:
         self.last_frame = clock.monotonic()
         self._monotonic = clock.monotonic
         self._on_text = on_text
         self._on_binary = on_binary
+        self._next_turn = next_turn
+        self._ping: bytes | None = None
+        """The newest ping that waits for its answer's turn."""
         self._transport: Any = None
         self._gone: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._why = ""
@@ -54,7 +61,7 @@ class PicowsWire(picows.WSListener):
             self._on_text(frame.get_payload_as_bytes())
         elif kind in _CONTROL:
             if kind is picows.WSMsgType.PING:
-                transport.send_pong(frame.get_payload_as_bytes())
+                self._pinged(frame.get_payload_as_bytes())
         elif kind is _CLOSE:
             self._why = (
                 f"closed by the venue: {frame.get_close_code()} {frame.get_close_message() or b''!r:.80}"
@@ -63,6 +70,22 @@ class PicowsWire(picows.WSListener):
             transport.disconnect()
         else:
             self._part(kind, frame, transport)
+
+    def _pinged(self, payload: bytes) -> None:
+        """Answer at once when there is room for a message, else as soon as there is (RFC 6455, 5.5.3: the newest will do)."""
+        is_waiting, self._ping = self._ping is not None, payload
+        if is_waiting:
+            return
+        wait = self._next_turn()
+        if wait > 0:
+            asyncio.get_running_loop().call_later(wait, self._pong)
+        else:
+            self._pong()
+
+    def _pong(self) -> None:
+        payload, self._ping = self._ping, None
+        if payload is not None and not self._gone.done():
+            self._transport.send_pong(payload)
 
     def on_ws_disconnected(self, _transport: Any) -> None:
         """The socket is gone, with or without a close frame."""
@@ -117,10 +140,14 @@ class PicowsSockets:
         self._tls: ssl.SSLContext | None = None
 
     async def open(
-        self, url: str, on_text: Callable[[bytes], None], on_binary: Callable[[int], None]
+        self,
+        url: str,
+        on_text: Callable[[bytes], None],
+        on_binary: Callable[[int], None],
+        next_turn: Callable[[], float],
     ) -> PicowsWire:
         """Raises `UpstreamUnavailable` with the reason when it cannot be opened within its time."""
-        wire = PicowsWire(self._clock, on_text, on_binary)
+        wire = PicowsWire(self._clock, on_text, on_binary, next_turn)
         if url.startswith("wss") and self._tls is None:
             self._tls = ssl.create_default_context()
         try:

@@ -239,7 +239,7 @@ class Connection:
 
         self._listed, self._asked, self.shutdown_announced, self._missing_times = None, None, False, 0
         try:
-            wire = await self._sockets.open(venue.url, on_text, on_binary)
+            wire = await self._sockets.open(venue.url, on_text, on_binary, self._control.claim)
         except UpstreamUnavailable:
             _CONNECTS.labels(venue.name, "failed").inc()
             raise

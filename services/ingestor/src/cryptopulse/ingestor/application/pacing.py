@@ -10,7 +10,7 @@ from cryptopulse.ingestor.application.ports import ConnectionRules
 
 
 class Pace:
-    """At most `per_second` evenly, and at most `most` in any `window_seconds`. Waits its turn, in order of asking."""
+    """At most `per_second` evenly, and at most `most` in any `window_seconds`, in order of asking."""
 
     def __init__(self, clock: Clock, per_second: float, most: int = 0, window_seconds: float = 0.0) -> None:
         self._clock = clock
@@ -24,15 +24,20 @@ class Pace:
     async def turn(self) -> None:
         """Return when one more is allowed."""
         async with self._lock:
-            now = self._clock.monotonic()
-            at = max(now, self._next)
-            if self._most and len(self._recent) == self._most:
-                at = max(at, self._recent[0] + self._window)
-            if at > now:
-                await asyncio.sleep(at - now)
-            self._next = at + self._gap
-            if self._most:
-                self._recent.append(at)
+            wait = self.claim()
+            if wait > 0:
+                await asyncio.sleep(wait)
+
+    def claim(self) -> float:
+        """Take the next turn, before all who wait in line but the first: in how many seconds it has come."""
+        now = self._clock.monotonic()
+        at = max(now, self._next)
+        if self._most and len(self._recent) == self._most:
+            at = max(at, self._recent[0] + self._window)
+        self._next = at + self._gap
+        if self._most:
+            self._recent.append(at)
+        return at - now
 
 
 def connect_pace(clock: Clock, rules: ConnectionRules) -> Pace:

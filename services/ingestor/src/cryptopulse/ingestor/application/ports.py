@@ -143,10 +143,18 @@ class Wire(Protocol):
 
 
 class Sockets(Protocol):
-    """Opens sockets. `on_text` is called in the reader, frame by frame, and must not wait."""
+    """Opens sockets. `on_text` is called in the reader, frame by frame, and must not wait.
+
+    Pongs are control messages to a venue: each takes a turn by `next_turn`, which says in how many seconds it comes. Of pings
+    that come meanwhile only the newest is answered.
+    """
 
     async def open(
-        self, url: str, on_text: Callable[[bytes], None], on_binary: Callable[[int], None]
+        self,
+        url: str,
+        on_text: Callable[[bytes], None],
+        on_binary: Callable[[int], None],
+        next_turn: Callable[[], float],
     ) -> Wire:
         """Raises `errors.UpstreamUnavailable` with the reason when it cannot be opened within its time."""
         ...

@@ -15,7 +15,7 @@ from cryptopulse.common.contracts.intervals import Interval
 from cryptopulse.common.contracts.ticks import Trade
 from cryptopulse.ingestor.adapters.coinbase import messages as wire
 from cryptopulse.ingestor.adapters.coinbase import parse
-from cryptopulse.ingestor.adapters.rest import VenueHttp
+from cryptopulse.ingestor.adapters.rest import VenueHttp, segment
 from cryptopulse.ingestor.application.ports import ConnectionRules, Quota
 from cryptopulse.ingestor.domain.ordering import Gap
 from cryptopulse.ingestor.domain.output import Output
@@ -100,7 +100,7 @@ class CoinbaseFeed:
         for _ in range(PAGES_BACK):
             received = self._clock.now_us()
             answer = await self._http.get(
-                f"/market/products/{native}/ticker",
+                f"/market/products/{segment(native)}/ticker",
                 wire.RecentTrades,
                 priority=Priority.REPAIR,
                 params={"limit": TRADES_PER_PAGE, "end": end},
@@ -117,7 +117,7 @@ class CoinbaseFeed:
         self, native: str, symbol: str, interval: Interval, from_ms: int, to_ms: int
     ) -> list[Candle]:
         answer = await self._http.get(
-            f"/market/products/{native}/candles",
+            f"/market/products/{segment(native)}/candles",
             wire.Candles,
             priority=Priority.HISTORY,
             params={

@@ -19,7 +19,7 @@ from cryptopulse.common.contracts.values import ValueRefusedError
 from cryptopulse.common.errors import CryptoPulseError
 from cryptopulse.ingestor.adapters.coinbase_exchange import messages as wire
 from cryptopulse.ingestor.adapters.coinbase_exchange import parse
-from cryptopulse.ingestor.adapters.rest import VenueHttp
+from cryptopulse.ingestor.adapters.rest import VenueHttp, segment
 from cryptopulse.ingestor.application.ports import ConnectionRules, Quota
 from cryptopulse.ingestor.domain.numbers import exact
 from cryptopulse.ingestor.domain.ordering import Gap
@@ -87,8 +87,8 @@ class CoinbaseExchangeFeed:
         """One call for each product: the venue has no list of volumes."""
         found: dict[str, Decimal] = {}
         for instrument in await self.instruments():
-            path = f"/products/{instrument.native}/stats"
             try:
+                path = f"/products/{segment(instrument.native)}/stats"
                 stats = await self._http.get(
                     path, wire.Stats, priority=Priority.CATALOGUE, wait_seconds=120.0
                 )
@@ -104,7 +104,7 @@ class CoinbaseExchangeFeed:
         while after > gap.first_id:
             received = self._clock.now_us()
             rows = await self._http.get(
-                f"/products/{native}/trades",
+                f"/products/{segment(native)}/trades",
                 list[Raw],
                 priority=Priority.REPAIR,
                 params={"after": after, "limit": min(TRADES_PER_PAGE, after - gap.first_id)},
@@ -121,7 +121,7 @@ class CoinbaseExchangeFeed:
         self, native: str, symbol: str, interval: Interval, from_ms: int, to_ms: int
     ) -> list[Candle]:
         rows = await self._http.get(
-            f"/products/{native}/candles",
+            f"/products/{segment(native)}/candles",
             list[Raw],
             priority=Priority.HISTORY,
             params={

@@ -11,7 +11,7 @@ from cryptopulse.common.clock import Clock
 from cryptopulse.common.contracts.candles import Candle
 from cryptopulse.common.contracts.intervals import Interval
 from cryptopulse.ingestor.adapters.coingecko import parse
-from cryptopulse.ingestor.adapters.rest import VenueHttp
+from cryptopulse.ingestor.adapters.rest import VenueHttp, segment
 from cryptopulse.ingestor.application.ports import Page, Quota
 from cryptopulse.ingestor.domain.quota import PoolRule, Priority
 
@@ -53,7 +53,7 @@ class CoinGeckoSource:
 
     async def candles(self, coin_id: str, symbol: str, interval: Interval, days: int) -> list[Candle]:
         rows = await self._http.get(
-            f"/coins/{coin_id}/ohlc",
+            f"/coins/{segment(coin_id)}/ohlc",
             list[Raw],
             priority=Priority.HISTORY,
             params={"vs_currency": "usd", "days": days},
