@@ -11,7 +11,7 @@ import pytest
 
 from cryptopulse.common.clock import ManualClock
 from cryptopulse.common.contracts.identity import Identity
-from cryptopulse.common.errors import UpstreamUnavailable
+from cryptopulse.common.errors import NotFound, UpstreamUnavailable
 from cryptopulse.common.telemetry import tracing
 from cryptopulse.common.telemetry.context import REQUEST_ID
 from cryptopulse.common.web import client as module
@@ -112,6 +112,15 @@ async def test_what_may_not_be_repeated_is_not(method: str, failure: int | BaseE
     with pytest.raises(UpstreamUnavailable):
         await connect(server).request(method, "/x", identity=USER)
     assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize("path", ["/portfolios/..", "/portfolios/../transactions", "/./x", "/a/.."])
+async def test_a_path_that_would_become_another_one_is_not_asked_for(path: str) -> None:
+    server = Server(200)
+
+    with pytest.raises(NotFound):
+        await connect(server).request("GET", path, identity=USER)
+    assert server.requests == []
 
 
 async def test_a_post_that_never_connected_is_tried_once_more() -> None:

@@ -22,6 +22,7 @@ from cryptopulse.common.runtime.version import publish, version_of
 from cryptopulse.common.telemetry import tracing
 from cryptopulse.common.telemetry.logging import get_logger
 from cryptopulse.common.web.body_limit import BodyLimit
+from cryptopulse.common.web.deadline import Deadline
 from cryptopulse.common.web.middleware import RequestScope
 from cryptopulse.common.web.problems import install_problem_handlers
 
@@ -214,6 +215,7 @@ def internal_app(name: str, health: Health) -> FastAPI:
     )
     install_problem_handlers(app)
     app.add_middleware(BodyLimit, limit=INTERNAL_BODY_BYTES)
+    app.add_middleware(Deadline)
     app.add_middleware(RequestScope, service=name, is_draining=lambda: health.phase is Phase.DRAINING)
     app.include_router(health.routes())
     return app

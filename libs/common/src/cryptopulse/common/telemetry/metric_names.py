@@ -18,6 +18,7 @@ RuntimeMetric = Literal[
     "cryptopulse_loop_restarts_total",
 ]
 HttpMetric = Literal[
+    "cryptopulse_http_deadlines_total",
     "cryptopulse_http_request_duration_seconds",
     "cryptopulse_http_requests_in_progress",
     "cryptopulse_http_requests_total",

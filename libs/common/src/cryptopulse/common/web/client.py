@@ -12,15 +12,17 @@ import httpx
 
 from cryptopulse.common.clock import Clock, SystemClock
 from cryptopulse.common.contracts.identity import Identity
-from cryptopulse.common.errors import UpstreamUnavailable
+from cryptopulse.common.errors import NotFound, UpstreamUnavailable
 from cryptopulse.common.telemetry import tracing
 from cryptopulse.common.telemetry.checks import Check
 from cryptopulse.common.telemetry.context import current_request_id
 from cryptopulse.common.telemetry.logging import get_logger
 from cryptopulse.common.telemetry.metrics import counter, gauge, histogram
+from cryptopulse.common.web import deadline
 
 IDEMPOTENT: Final = frozenset({"GET", "HEAD", "PUT", "DELETE", "OPTIONS"})
 RETRY_STATUS: Final = frozenset({502, 503, 504})
+DOTS: Final = frozenset({".", ".."})
 CONNECT_SECONDS: Final = 1.0
 FIRST_PAUSE_SECONDS: Final = 0.05
 OPEN_AFTER_FAILURES: Final = 5
@@ -94,7 +96,7 @@ class Circuit:
 
 
 class ServiceClient:
-    """Another service over HTTP. Every call carries who asks, the request's id and the trace."""
+    """Another service over HTTP. Every call carries who asks, the request's id, the trace, and for how long we wait."""
 
     def __init__(
         self,
@@ -140,8 +142,11 @@ class ServiceClient:
         """The service's answer, when its status is below 500.
 
         GET, HEAD, PUT, DELETE and OPTIONS are tried again up to `retries` times within `timeout_seconds` in all. Raises
-        `UpstreamUnavailable` when it cannot be reached, is too slow, answers with a 5xx, or was just found to be down.
+        `UpstreamUnavailable` when it cannot be reached, is too slow, answers with a 5xx, or was just found to be down;
+        `NotFound` for a path with a segment of dots.
         """
+        if not DOTS.isdisjoint(path.split("/")):
+            raise NotFound("there is no such thing")  # it would be resolved to another path on the way
         if not self._circuit.admits():
             _REQUESTS.labels(self.service, "refused").inc()
             raise UpstreamUnavailable(
@@ -202,8 +207,11 @@ class ServiceClient:
         query = httpx.QueryParams(params) if params is not None else None
         tries = 1 + (self._retries if method in IDEMPOTENT else 0)
         attempt = 0
+        ends = time.monotonic() + self._timeout_seconds + CONNECT_SECONDS
         while True:
             attempt += 1
+            left = max(0.0, min(self._timeout_seconds, ends - time.monotonic()))
+            headers[deadline.HEADER] = str(int(left * 1_000))
             wait = None
             try:
                 response = await self._http.request(
