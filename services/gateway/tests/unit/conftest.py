@@ -396,8 +396,12 @@ class Gateway:
         self.issuer = TokenIssuer(ring, **about)  # type: ignore[arg-type]  # one dict for both
         self.tokens = PublicTokens(ring, self.issuer, TokenVerifier(ring, **about))  # type: ignore[arg-type]  # as above
         self.passwords = Argon2Passwords(threads=1, memory_kib=64, passes=1)
-        self.authenticator = Authenticator(self.tokens, self.keys, self.revocations, self.clock)
-        self.subscriptions = Subscriptions(self.hub, self.market, self.prices, self.services, self.ticks)
+        self.authenticator = Authenticator(
+            self.tokens, self.keys, self.revocations, self.clock, Limits(self.limits, self.limiter)
+        )
+        self.subscriptions = Subscriptions(
+            self.hub, self.market, self.feeds, self.prices, self.services, self.ticks
+        )
         self.seeds = SeedHub(self.market, self.clock)
         self.distributor = Distributor(self.hub, self.market, self.feeds, self.subscriptions, self.clock)
         self.revocations.listeners.append(self._revoked)
@@ -522,14 +526,26 @@ class Gateway:
         return connect(f"ws://{self.url}{path}", proxy=None, **options)
 
 
-@pytest_asyncio.fixture
-async def gateway() -> AsyncIterator[Gateway]:
-    """A running gateway that knows BTC and ETH."""
+async def _running() -> AsyncIterator[Gateway]:
     found = Gateway()
     found.knows("BTC-USD", "BTC-USDT", "ETH-USD", "USDT-USD")
     await found.start()
     yield found
     await found.stop()
+
+
+@pytest_asyncio.fixture
+async def gateway() -> AsyncIterator[Gateway]:
+    """A running gateway that knows BTC and ETH."""
+    async for found in _running():
+        yield found
+
+
+@pytest_asyncio.fixture
+async def other_gateway() -> AsyncIterator[Gateway]:
+    """Another replica: it shares nothing with the first one but what a test tells both."""
+    async for found in _running():
+        yield found
 
 
 async def hear(ws: ClientConnection, kind: str | None = None) -> dict[str, Any]:

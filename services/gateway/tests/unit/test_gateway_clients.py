@@ -8,6 +8,7 @@ import io
 import time
 from decimal import Decimal
 from typing import Any
+from urllib.parse import parse_qsl
 
 import pytest
 from pycoingecko import CoinGeckoAPI
@@ -92,10 +93,46 @@ async def test_pycoingecko_runs_with_another_base_url(market: Any) -> None:
         await ask("get_coin_ohlc_by_id", id="nothing", vs_currency="usd", days="7")
 
 
+async def test_fifty_years_of_a_coin_are_what_there_is_of_it(market: Any) -> None:
+    path = "/coingecko/api/v3/coins/bitcoin/market_chart"
+    answer = await market.http.get(path, params={"vs_currency": "usd", "days": "18250"})
+    assert (answer.status_code, len(answer.json()["prices"])) == (200, 2_500)
+    for days in ("0", "-1", "nan", "inf", "soon"):
+        refused = await market.http.get(path, params={"vs_currency": "usd", "days": days})
+        assert (refused.status_code, refused.json()["code"]) == (422, "invalid-days")
+
+
 async def udf(gateway: Any, path: str, **query: Any) -> Any:
     answer = await gateway.http.get(f"/udf/{path}", params=query)
     assert answer.status_code == 200, answer.text
     return answer.json()
+
+
+async def test_a_udf_range_in_the_future_has_no_data_and_says_where_there_is(market: Any) -> None:
+    for since, until in ((9_999_999_999, 99_999_999_999), (4_102_444_800, 1), (99_999_999_999, 5)):
+        found = await udf(
+            market, "history", symbol="BTC-USD", resolution="60", **{"from": since, "to": until}
+        )
+        assert found["s"] == "no_data"
+        assert found.get("nextTime", 0) <= since
+    assert all(
+        int(dict(parse_qsl(call["query"]))["to"]) < 4_102_444_800_000 for call in market.services.calls
+    )
+
+
+async def test_a_long_udf_history_costs_what_its_pages_cost(market: Any) -> None:
+    def level() -> float:
+        return float(sum(market.limiter.tats.values()))
+
+    async def cost(count: int) -> float:
+        market.limiter.tats.clear()
+        began = market.clock.monotonic() * 1e6
+        await udf(market, "history", symbol="BTC-USD", resolution="60", to=NOW // 1_000, countback=count)
+        emission: float = market.limits.of("anonymous", "reads").emission_us
+        return float((level() - began) / emission)
+
+    assert await cost(1_000) == pytest.approx(3, abs=1.2)
+    assert await cost(2_400) == pytest.approx(3 + 2 + 0.8, abs=1.2)
 
 
 async def test_a_udf_adapter_finds_its_way(market: Any) -> None:

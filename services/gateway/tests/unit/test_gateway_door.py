@@ -175,6 +175,37 @@ async def test_the_same_idempotency_key_runs_once(gateway: Any) -> None:
     assert (other.status_code, other.json()["code"]) == (422, "idempotency-mismatch")
 
 
+async def test_a_secret_is_shown_once_and_not_kept_with_an_idempotency_key(gateway: Any) -> None:
+    user = await gateway.use.accounts.register("ada@example.org", "a long enough password")
+    headers = {**gateway.token(user.id), "Idempotency-Key": "k-1"}
+    made = await gateway.http.post(
+        "/v1/api-keys", json={"name": "bot", "scopes": ["market:read"]}, headers=headers
+    )
+    assert made.status_code == 201, made.text
+    (kept,) = gateway.idempotency.held.values()
+    assert made.json()["key"].encode() not in kept.body
+    again = await gateway.http.post(
+        "/v1/api-keys", json={"name": "bot", "scopes": ["market:read"]}, headers=headers
+    )
+    assert (again.status_code, again.json()["code"]) == (409, "answer-not-kept")
+    assert again.headers["content-type"] == "application/problem+json"
+    assert len(gateway.keys.records) == 1
+
+
+async def test_a_cache_keeps_the_answers_to_different_origins_apart(gateway: Any) -> None:
+    gateway.price("BTC-USD", "1")
+    for path in (
+        "/v1/prices/BTC",
+        "/v1/prices/BTC?source=consolidated",
+        "/v1/status",
+        "/udf/config",
+        "/nowhere",
+    ):
+        for headers in ({}, {"Origin": "https://app.example.org"}, {"Origin": "https://evil.example"}):
+            answer = await gateway.http.get(path, headers=headers)
+            assert "Origin" in answer.headers["vary"], path
+
+
 async def test_problems_of_services_carry_our_request_id_and_path(gateway: Any) -> None:
     problem = {"type": "/problems/not-found", "title": "Not found", "status": 404, "detail": "no", "instance": "/alerts/al_9",
                "code": "not-found", "request_id": "inner", "errors": []}  # fmt: skip

@@ -216,6 +216,8 @@ async def test_history_is_stored_derived_merged_and_the_live_series_rest_on_it(a
         **{"from": start, "limit": 300, "cursor": first["next_cursor"]},
     )
     assert second["data"][0]["open_time"] == start + 300 * 60_000
+    for path in ("/candles/ETH-USD", "/prices/ETH-USD/history", "/indicators/ETH-USD/rsi/history"):
+        await in_pages(api, path, 0, 50 * 365 * 86_400_000 + start)
     rsi = await api.get("/indicators/ETH-USD/rsi/history", interval="1m", source="coinbase", limit=50)
     assert len(rsi["data"]) == 50
     assert all(0 <= point["values"]["rsi_14"] <= 100 for point in rsi["data"])
@@ -235,6 +237,20 @@ async def test_history_is_stored_derived_merged_and_the_live_series_rest_on_it(a
     listed = {row["name"]: row["engine"] for row in (await api.get("/indicators"))["data"]}
     assert listed["kama"] == "ta"
     assert listed["rsi"] == "cryptopulse"
+
+
+async def in_pages(api: Any, path: str, since: int, until: int) -> None:
+    """However long a range is, it comes in pages of `limit`, each bar once."""
+    asked = {"interval": "1m", "source": "coinbase", "from": since, "to": until, "limit": 300}
+    page = await api.get(path, **asked)
+    seen = [row["open_time"] for row in page["data"]]
+    assert len(seen) == 300
+    while page["next_cursor"]:
+        page = await api.get(path, **asked, cursor=page["next_cursor"])
+        assert len(page["data"]) <= 300
+        seen += [row["open_time"] for row in page["data"]]
+    assert len(seen) >= 700
+    assert seen == sorted(set(seen))
 
 
 async def test_coins_symbols_and_fallback_prices(api: Any, feed: Any) -> None:

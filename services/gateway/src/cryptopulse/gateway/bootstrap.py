@@ -64,6 +64,8 @@ from cryptopulse.gateway.entrypoints.timers import Polled, Timers
 from cryptopulse.gateway.settings import Settings
 
 AUDIENCE = "cryptopulse"
+STATEMENT_MS = 2_000
+"""Somebody waits for each statement here: shorter than clients do."""
 FAREWELL_SECONDS = 4.0
 OPERATOR_SECONDS = 10.0
 WITHDRAWAL_SECONDS = 30.0
@@ -85,6 +87,7 @@ async def build(settings: Settings, runtime: Runtime) -> AsyncIterator[None]:  #
         schema=facts.schema,
         role=facts.role,
         application_name=runtime.replica_id,
+        statement_timeout_ms=STATEMENT_MS,
     )
     bus = RabbitBus(settings.rabbitmq_url.get_secret_value(), service=runtime.name, clock=clock)
     ring = key_ring(settings)
@@ -112,10 +115,11 @@ async def build(settings: Settings, runtime: Runtime) -> AsyncIterator[None]:  #
 
     market, hub, feeds = Market(clock), Hub(clock), Feeds(clock)
     consumers = BusConsumers(bus, hub, RedisFollowed(redis), clock)
-    subscriptions = Subscriptions(hub, market, prices, services, consumers)
+    subscriptions = Subscriptions(hub, market, feeds, prices, services, consumers)
     distributor = Distributor(hub, market, feeds, subscriptions, clock)
     seeds = SeedHub(market, clock)
-    authenticator = Authenticator(tokens, keys, revocations, clock)
+    limits = Limits(Policies(settings.limits), RedisLimiter(redis, clock))
+    authenticator = Authenticator(tokens, keys, revocations, clock, limits)
     use = UseCases(
         clock=clock,
         market=market,
@@ -123,7 +127,7 @@ async def build(settings: Settings, runtime: Runtime) -> AsyncIterator[None]:  #
         hub=hub,
         feeds=feeds,
         authenticator=authenticator,
-        limits=Limits(Policies(settings.limits), RedisLimiter(redis, clock)),
+        limits=limits,
         accounts=AccountService(
             store=accounts,
             passwords=passwords,

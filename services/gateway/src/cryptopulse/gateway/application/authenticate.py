@@ -10,8 +10,9 @@ from datetime import UTC, datetime
 from typing import Final
 
 from cryptopulse.common.clock import Clock
-from cryptopulse.common.contracts.identity import Identity
+from cryptopulse.common.contracts.identity import ANONYMOUS, Identity
 from cryptopulse.common.errors import Forbidden, Unauthenticated
+from cryptopulse.gateway.application.limiting import Limits
 from cryptopulse.gateway.application.ports import KeyRecord, Keys, Revocations, Tokens
 from cryptopulse.gateway.domain import api_keys, scopes
 from cryptopulse.gateway.domain.accounts import DISABLED
@@ -40,13 +41,16 @@ class _Entry:
 
 
 class Authenticator:
-    """Verifies credentials. A bad one is refused everywhere, also where none is needed."""
+    """Verifies credentials. A bad one is refused everywhere, also where none is needed, and counted by address."""
 
-    def __init__(self, tokens: Tokens, keys: Keys, revocations: Revocations, clock: Clock) -> None:
+    def __init__(
+        self, tokens: Tokens, keys: Keys, revocations: Revocations, clock: Clock, limits: Limits
+    ) -> None:
         self._tokens = tokens
         self._keys = keys
         self._revocations = revocations
         self._clock = clock
+        self._limits = limits
         self._cache: OrderedDict[bytes, _Entry] = OrderedDict()
         self._noted: dict[str, float] = {}
 
@@ -63,15 +67,24 @@ class Authenticator:
         return entry.caller
 
     async def authenticate(self, credential: str, address: str) -> Caller:
-        """The caller of a credential. Raises `Unauthenticated`, `Forbidden` (a key from another address), `StoreUnavailable`."""
+        """The caller of a credential.
+
+        Raises `Unauthenticated`, `Forbidden` (a key from another address), `OverLimitError` (too many wrong ones from this
+        address), `StoreUnavailable`.
+        """
         found = self.remembered(credential, address)
         if found is not None:
             if found.identity.key_id is not None:
                 await self._note_use(found.identity.key_id, address)
             return found
-        if credential.startswith("cp_"):
-            return await self._by_key(credential, address)
-        return self._by_token(credential)
+        self._limits.local(ANONYMOUS, address, "credentials", 0)
+        try:
+            if credential.startswith("cp_"):
+                return await self._by_key(credential, address)
+            return self._by_token(credential)
+        except (Unauthenticated, Forbidden):
+            await self._limits.count(ANONYMOUS, address, "credentials", 1)
+            raise
 
     def forget_keys(self) -> None:
         """Look keys up again at their next use: one of them was changed, or its owner may use it again."""

@@ -34,6 +34,7 @@ class Connection:
     """A connection, its subscriptions and what waits for it while its transport is blocked."""
 
     __slots__ = (
+        "address",
         "authenticated_until",
         "blocked",
         "blocked_since",
@@ -56,7 +57,7 @@ class Connection:
         self.sink = sink
         self.write = sink.write
         self.identity = identity
-        self.network = ""
+        self.address = self.network = ""
         self.authenticated_until: float | None = None
         self.warned = False
         self.blocked = False

@@ -53,7 +53,7 @@ class Distributor:
             if stream is not None:
                 self._hub.publish(stream, update, offset=update.seq, epoch=price_epoch(update))
             base, _, quote = symbol.partition("-")
-            if quote == "USD" and base in self._subscriptions.crossed:
+            if quote == "USD":
                 self._cross(base)
         elif (stream := find(("ticker", symbol))) is not None:
             best = self._market.price(symbol)
@@ -64,11 +64,10 @@ class Distributor:
             self._hub.publish(pinned, update, offset=update.seq, epoch=price_epoch(update))
 
     def _cross(self, asset: str) -> None:
-        for symbol in self._subscriptions.crossed[asset]:
-            stream = self._hub.find(("ticker", symbol))
-            found = self._market.price(symbol)
-            if stream is not None and found is not None:
-                self._hub.publish(stream, found)
+        for stream in self._subscriptions.crossed_by(asset):
+            found = self._market.price(stream.key[1].partition("@")[0])
+            if found is not None:
+                self._hub.publish(stream, found, offset=found.seq, epoch=price_epoch(found))
 
     def candles(self, batch: CandleBatch) -> None:
         """Closed candles and corrections."""

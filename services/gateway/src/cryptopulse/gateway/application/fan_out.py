@@ -254,9 +254,16 @@ class Hub:
     def unsubscribe(self, connection: Connection, stream: Stream) -> bool:
         """Leave a stream; False when the connection did not listen to it."""
         listened = stream in connection.streams
+        self._left(connection, stream)
+        return listened
+
+    def _left(self, connection: Connection, stream: Stream) -> None:
+        """What is made again from what others hold, at the same place, is not kept for those who come back."""
         stream.leave(connection)
         self.touch(stream)
-        return listened
+        kind = stream.key[0].partition(":")[0]
+        if kind in {"ticker", "alerts", "portfolio"} or stream.key[0] != _without_name(stream.key[0]):
+            self.drop(stream.key)
 
     # --- connections ---------------------------------------------------------------------------------------------
 
@@ -272,10 +279,7 @@ class Hub:
         """A connection is gone."""
         self.connections.pop(connection.id, None)
         for stream in tuple(connection.streams):
-            stream.leave(connection)
-            self.touch(stream)
-            if stream.key[0] == "alerts" or stream.key[0].startswith("portfolio:"):
-                self.drop(stream.key)
+            self._left(connection, stream)
         connection.closed = True
         self.closed_slow += connection.was_slow
 

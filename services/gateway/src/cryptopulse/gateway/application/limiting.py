@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import ipaddress
 from dataclasses import dataclass
+from typing import Final
 
 from cryptopulse.common.contracts.identity import Identity
 from cryptopulse.common.errors import LimitExceeded
 from cryptopulse.gateway.application.ports import Limiter
 from cryptopulse.gateway.domain.limits import Policies, Policy, Verdict
+
+OPEN: Final = frozenset({"reads", "credentials"})
+"""What is counted locally while the store is away; everything else is refused then."""
 
 
 class OverLimitError(LimitExceeded):
@@ -47,7 +51,7 @@ def network_of(address: str) -> str:
 
 
 class Limits:
-    """Counts requests by credential, else by address. Reads pass when the store is away, everything else does not."""
+    """Counts requests by credential, else by address. Reads pass when the store is away, writes do not."""
 
     def __init__(self, policies: Policies, limiter: Limiter) -> None:
         self._policies = policies
@@ -67,7 +71,7 @@ class Limits:
         """Count one request. Raises `OverLimitError`; `StoreUnavailable` for what must not pass uncounted."""
         policy = self._policies.of(identity.tier, bucket)
         verdict = await self._limiter.take(
-            policy, self._principal(identity, address), cost, open_on_failure=bucket == "reads"
+            policy, self._principal(identity, address), cost, open_on_failure=bucket in OPEN
         )
         return Counted(policy, None) if verdict is None else self._judge(policy, verdict)
 

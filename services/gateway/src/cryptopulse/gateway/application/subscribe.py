@@ -13,11 +13,12 @@ from cryptopulse.common.contracts.candles import Candle
 from cryptopulse.common.contracts.identity import Identity
 from cryptopulse.common.contracts.indicators import IndicatorUpdate
 from cryptopulse.common.contracts.prices import PriceUpdate
-from cryptopulse.common.contracts.values import CONSOLIDATED
+from cryptopulse.common.contracts.values import CONSOLIDATED, REFERENCE
 from cryptopulse.common.errors import CryptoPulseError, Refused, UpstreamUnavailable
 from cryptopulse.common.telemetry.logging import get_logger
 from cryptopulse.gateway.application.connection import Connection
 from cryptopulse.gateway.application.fan_out import Hub
+from cryptopulse.gateway.application.feeds import Feeds
 from cryptopulse.gateway.application.market import Market
 from cryptopulse.gateway.application.ports import Services
 from cryptopulse.gateway.application.streams import Key, Stream
@@ -31,7 +32,6 @@ from cryptopulse.gateway.domain.seed import iso
 
 log = get_logger(__name__)
 
-SOURCE_MAX: Final = 32
 REPLAY_PAGES: Final = 10
 NAMES_MAX: Final = 5_000
 DAY_MS: Final = 86_400_000
@@ -78,15 +78,22 @@ class Subscriptions:
     """Opens streams for clients."""
 
     def __init__(
-        self, hub: Hub, market: Market, live: LiveState, services: Services, ticks: TickFeed
+        self,
+        hub: Hub,
+        market: Market,
+        feeds: Feeds,
+        live: LiveState,
+        services: Services,
+        ticks: TickFeed,
     ) -> None:
         self._hub = hub
         self._market = market
         self._live = live
         self._services = services
         self._ticks = ticks
-        self.crossed: dict[str, set[str]] = {}
-        """Asset -> symbols whose ticker is a cross rate of it."""
+        self._feeds = feeds
+        self._crossed: dict[str, set[Key]] = {}
+        """Asset -> keys of the tickers that are a cross rate of it."""
 
     async def prepare(
         self, connection: Connection, request: ChannelRequest
@@ -227,16 +234,20 @@ class Subscriptions:
     async def _stream(
         self, identity: Identity, channel: Channel, name: str, source: str | None
     ) -> tuple[Stream, str]:
-        if source is not None and len(source) > SOURCE_MAX:
-            raise ChannelRefusedError("unknown_source", "no venue has such a name")
         if channel.kind == "alerts":
             return self.alerts_of(identity), ""
         if channel.kind == "portfolio":
             return await self._portfolio(identity, channel), ""
         if not channel.takes_symbols:
             encode: Callable[[Any], bytes] = orjson.dumps
-            return self._hub.stream((channel.name, ""), encode, conflated=True), ""
-        symbol = self._market.resolve(name).symbol
+            stream = self._hub.stream((channel.name, ""), encode, conflated=True)
+            if channel.kind == "status" and stream.payload is None and (known := self._feeds.public()):
+                self._hub.publish(stream, known)
+            return stream, ""
+        resolved = self._market.resolve(name)
+        symbol = resolved.symbol
+        if source is not None and source not in {CONSOLIDATED, REFERENCE, *self._market.venues(resolved)}:
+            raise ChannelRefusedError("unknown_source", f"nobody by this name prices {symbol}")
         if channel.kind == "ticker":
             return self.ticker(symbol, source), symbol
         if channel.kind == "signals":
@@ -257,14 +268,25 @@ class Subscriptions:
         """The ticker stream of a symbol, at the newest price that is known."""
         subject = f"{symbol}@{source}" if source is not None else symbol
         stream = self._hub.stream(("ticker", subject), price_body.ticker, conflated=True)
-        if stream.payload is None:
+        if not stream.has_members:
             found = self._market.price(symbol, source)
             if found is not None:
                 self._hub.publish(stream, found, offset=found.seq, epoch=price_epoch(found))
-            if source is None and not self._market.sources(symbol):
+            if source in {None, CONSOLIDATED} and not self._market.sources(symbol):
                 for asset in symbol.split("-"):
-                    self.crossed.setdefault(asset, set()).add(symbol)
+                    self._crossed.setdefault(asset, set()).add(stream.key)
         return stream
+
+    def crossed_by(self, asset: str) -> list[Stream]:
+        """Tickers with listeners that are a cross rate of an asset; those that are gone are forgotten."""
+        keys = self._crossed.get(asset)
+        if keys is None:
+            return []
+        streams = {key: self._hub.find(key) for key in keys}
+        keys -= {key for key, stream in streams.items() if stream is None}
+        if not keys:
+            del self._crossed[asset]
+        return [stream for stream in streams.values() if stream is not None and stream.has_members]
 
     async def _candles(self, channel: Channel, subject: str) -> Stream:
         key = (channel.name, subject)

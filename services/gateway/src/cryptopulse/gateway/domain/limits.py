@@ -7,7 +7,8 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
-BUCKETS: Final = ("reads", "writes", "imports", "auth", "account", "sockets")
+BUCKETS: Final = ("reads", "writes", "imports", "auth", "account", "sockets", "credentials")
+"""`credentials`: wrong ones, by address, whatever the tier they would have had."""
 TIERS: Final = ("anonymous", "free", "pro", "enterprise")
 
 
@@ -83,6 +84,10 @@ _DEFAULTS: Final[dict[tuple[str, str], tuple[int, int, int]]] = {
     ("free", "sockets"): (60, 60, 60),
     ("pro", "sockets"): (300, 60, 300),
     ("enterprise", "sockets"): (60_000, 60, 10_000),
+    ("anonymous", "credentials"): (300, 60, 100),
+    ("free", "credentials"): (300, 60, 100),
+    ("pro", "credentials"): (300, 60, 100),
+    ("enterprise", "credentials"): (300, 60, 100),
 }
 _OVERRIDE: Final = re.compile(r"^([a-z]+)\.([a-z]+)=(\d{1,9})/(\d{1,5})(?::(\d{1,9}))?$")
 

@@ -71,7 +71,8 @@ def cross(symbol: str, base: PriceUpdate, quote: PriceUpdate) -> PriceUpdate:
     """The rate of `symbol` from two consolidated prices in USD: base / quote, bid / ask and ask / bid.
 
     It is as old as the older and as good as the worse of the two. Rolling 24 h extremes and volume have no cross form: None;
-    the change does: (1 + base) / (1 + quote) - 1.
+    the change does: (1 + base) / (1 + quote) - 1. Its place is the sum of both places: it rises with either, so that replicas
+    that have heard the same stand at the same one.
     """
     older = base if base.received_us <= quote.received_us else quote
     worse: PriceStatus = base.status if _RANK[base.status] >= _RANK[quote.status] else quote.status
@@ -88,7 +89,7 @@ def cross(symbol: str, base: PriceUpdate, quote: PriceUpdate) -> PriceUpdate:
         price=price,
         low=price,
         high=price,
-        epoch=base.epoch,
+        epoch=base.epoch + quote.epoch,
         seq=base.seq + quote.seq,
         event_us=older.event_us,
         received_us=older.received_us,

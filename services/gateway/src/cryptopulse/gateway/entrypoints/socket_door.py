@@ -25,7 +25,17 @@ from cryptopulse.gateway.entrypoints.socket_protocol import socket_of
 
 BEARER: Final = "bearer."
 REVOKED: Final = "the credential was revoked"
+TOO_MANY: Final = "as many connections as are allowed are open already"
 IN_QUERY: Final = frozenset({"token", "access_token", "api_key", "apikey", "key", "jwt", "authorization"})
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """Why a credential is not taken, and how the connection ends."""
+
+    detail: str
+    code: str = "invalid_token"
+    close: int = protocol.CLOSE_BAD_TOKEN
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,9 +58,8 @@ class SocketDoor:
             await self._refuse(ws, 503, "this server is going away: connect again", "draining")
             return None
         identity, until, fault = await self._identity(ws, address)
-        count = self.use.hub.count_of(identity, network_of(address))
-        if count >= socket_limits(identity.tier).connections:
-            await self._refuse(ws, 429, f"{count} connections are open already", "connection-limit")
+        if self._is_full(identity, address):
+            await self._refuse(ws, 429, TOO_MANY, "connection-limit")
             return None
         try:
             await self.use.limits.count(identity, address, "sockets", 1)
@@ -64,7 +73,7 @@ class SocketDoor:
         await ws.accept(subprotocol=chosen)
         socket = socket_of(ws.scope)
         connection = Connection(self.use.hub.new_id(), socket, identity)
-        connection.network = network_of(address)
+        connection.address, connection.network = address, network_of(address)
         connection.authenticated_until = until
         socket.flow = connection
         if any(name.lower() in IN_QUERY for name, _ in parse_qsl(ws.scope["query_string"].decode("latin-1"))):
@@ -76,26 +85,31 @@ class SocketDoor:
         if fault:
             connection.close(protocol.CLOSE_BAD_TOKEN, fault)
             return None
-        # Whose right ended while we were waiting above was not among the connections that the hub closed.
+        # Whose right ended while we were waiting above was not among the connections that the hub closed, nor did those who
+        # came together see each other.
         if self.use.authenticator.is_revoked(identity):
             connection.close(protocol.CLOSE_AUTH_EXPIRED, REVOKED)
-            return None
-        self.use.hub.add(connection)
-        return connection
+        elif self._is_full(identity, address):
+            connection.close(protocol.CLOSE_CONNECTIONS, TOO_MANY)
+        else:
+            self.use.hub.add(connection)
+        return None if connection.closed else connection
 
-    async def authenticate(self, connection: Connection, token: str) -> str | None:
+    async def authenticate(self, connection: Connection, token: str) -> Fault | None:
         """Take a credential from a message; what is wrong with it, or None. The user of a connection never changes."""
         try:
-            caller = await self.use.authenticator.authenticate(token, connection.network)
+            caller = await self.use.authenticator.authenticate(token, connection.address)
         except Refused as error:
-            return error.detail
+            return Fault(error.detail)
         except Retryable:
-            return "credentials cannot be checked at the moment: try again"
+            return Fault("credentials cannot be checked at the moment: try again")
         before = connection.identity.user_id
         if before is not None and before != caller.identity.user_id:
-            return "this connection belongs to another user: open a new one"
+            return Fault("this connection belongs to another user: open a new one")
         if self.use.authenticator.is_revoked(caller.identity):
-            return REVOKED
+            return Fault(REVOKED)
+        if before is None and self._is_full(caller.identity, connection.address):
+            return Fault(TOO_MANY, "connection_limit", protocol.CLOSE_CONNECTIONS)
         connection.identity = caller.identity
         connection.authenticated_until = caller.until
         connection.warned = False
@@ -113,6 +127,10 @@ class SocketDoor:
         except Retryable:
             return ANONYMOUS, None, "credentials cannot be checked at the moment"
         return caller.identity, caller.until, ""
+
+    def _is_full(self, identity: Identity, address: str) -> bool:
+        open_now = self.use.hub.count_of(identity, network_of(address))
+        return open_now >= socket_limits(identity.tier).connections
 
     def _is_origin_allowed(self, ws: WebSocket) -> bool:
         origin = ws.headers.get("origin")

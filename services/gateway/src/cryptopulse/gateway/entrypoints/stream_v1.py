@@ -8,7 +8,7 @@ from typing import Any
 
 from starlette.websockets import WebSocket
 
-from cryptopulse.common.errors import CryptoPulseError
+from cryptopulse.common.errors import CryptoPulseError, LimitExceeded
 from cryptopulse.gateway.application.connection import QUEUE_BYTES, Connection
 from cryptopulse.gateway.application.subscribe import Prepared, Subscriptions
 from cryptopulse.gateway.application.use_cases import UseCases
@@ -30,6 +30,8 @@ from cryptopulse.gateway.entrypoints.socket_door import SocketDoor
 INBOUND_PER_SECOND = 5.0
 INBOUND_BURST = 20.0
 CHANNELS_MAX = 200
+ASKING = ("portfolio:", "alerts")
+ASKING_COST = 2.0
 PATIENCE = 100
 """Messages over the limit before the connection is closed with 4013."""
 
@@ -69,6 +71,9 @@ class StreamV1:
             return
         try:
             await self._do(connection, command)
+        except LimitExceeded as error:
+            pause = round((error.retry_after_seconds or 1.0) * 1_000)
+            connection.say(protocol.error("rate_limited", error.detail, command.id, pause))
         except CryptoPulseError:
             connection.say(
                 protocol.error("unavailable", "this cannot be served at the moment", command.id, 2_000)
@@ -94,8 +99,8 @@ class StreamV1:
                 if fault is None:
                     connection.say(_ack(command.id, authenticated=True))
                 else:
-                    connection.say(protocol.error("invalid_token", fault, command.id))
-                    connection.close(protocol.CLOSE_BAD_TOKEN, fault)
+                    connection.say(protocol.error(fault.code, fault.detail, command.id))
+                    connection.close(fault.close, fault.detail)
             case AckEvent():
                 if connection.identity.user_id is None:
                     connection.say(protocol.error("unauthenticated", "log in first", command.id))
@@ -109,6 +114,9 @@ class StreamV1:
         prepared: list[Prepared] = []
         rejected: list[dict[str, Any]] = []
         for request in command.channels[:CHANNELS_MAX]:
+            if request.ch.startswith(ASKING):
+                # Another service answers for each: as for a read of it over HTTP.
+                await self.use.limits.count(connection.identity, connection.address, "reads", ASKING_COST)
             found, refused = await self.subscriptions.prepare(connection, request)
             prepared += found
             rejected += refused
@@ -117,7 +125,11 @@ class StreamV1:
         replays: list[tuple[Prepared, int]] = []
         for item in prepared:
             entry, messages = self.subscriptions.join(connection, item)
-            (rejected if "code" in entry else subscribed).append(entry)
+            if "code" in entry:
+                rejected.append(entry)
+                self.use.hub.drop(item.stream.key)
+                continue
+            subscribed.append(entry)
             following += messages
             if item.channel.kind == "alerts":
                 replays.append((item, item.stream.offset))

@@ -301,6 +301,7 @@ def _post(
         handler,
         auth=auth,
         limit_bucket="auth",
+        is_secret=response is TokenAnswer,
     )
 
 

@@ -176,7 +176,7 @@ def _write(method: str, path: str, name: str, summary: str, **more: Any) -> Rout
 OPERATIONS: Final = (
     Operation(
         _write("POST", "/v1/api-keys", "create_api_key", "Make an API key", request=KeyCreate, response=KeyCreated, status=201),
-        create_key, auth="login",
+        create_key, auth="login", is_secret=True,
     ),
     Operation(
         RouteSpec("GET", "/v1/api-keys", "list_api_keys", "Your API keys", None, 2, None, KeyList, query=KeyQuery, tags=("api-keys",)),
@@ -195,6 +195,6 @@ OPERATIONS: Final = (
     ),
     Operation(
         _write("POST", "/v1/api-keys/{key_id}/rotate", "rotate_api_key", "Replace an API key", request=KeyRotate, response=KeyCreated, status=201),
-        rotate_key, auth="login",
+        rotate_key, auth="login", is_secret=True,
     ),
 )  # fmt: skip

@@ -24,6 +24,8 @@ from cryptopulse.gateway.entrypoints.http.operations import Call, Handler, Opera
 BASE: Final = "/coingecko/api/v3"
 PAGE: Final = 1_000
 DAY_MS: Final = 86_400_000
+DAYS_MAX: Final = 10_000.0
+"""More days are as many: there is nothing before them."""
 _YES: Final = frozenset({"true", "1", "yes"})
 
 
@@ -175,9 +177,9 @@ def _span(days: str) -> float:
         value = float(days)
     except ValueError:
         value = 0.0
-    if not 0 < value <= 10_000:
-        raise Invalid("days is a number up to 10000, or max", code="invalid-days")
-    return value
+    if not 0 < value < float("inf"):
+        raise Invalid("days is a number above 0, or max", code="invalid-days")
+    return min(value, DAYS_MAX)
 
 
 async def _rows(use: UseCases, call: Call, coin: Coin, days: float, interval: str) -> list[dict[str, Any]]:
@@ -186,6 +188,8 @@ async def _rows(use: UseCases, call: Call, coin: Coin, days: float, interval: st
     from_ms = max(0, to_ms - round(days * DAY_MS))
     rows: list[dict[str, Any]] = []
     while to_ms > from_ms and len(rows) < 10 * PAGE:
+        if rows:  # a page more costs what one of candles costs
+            await use.limits.count(call.identity, call.address, "reads", PAGE / 500)
         page = await bars(use, call.identity, f"{found.base}-USD", interval=interval, limit=PAGE, to_ms=to_ms)
         fresh = [row for row in page if row["open_time"] >= from_ms]
         rows = fresh + rows

@@ -40,6 +40,8 @@ class Origins:
     def __init__(self, allowed: Iterable[str]) -> None:
         names = {item.strip().rstrip("/") for item in allowed if item.strip()}
         self.is_open = "*" in names
+        self.differ = bool(names - {"*"})
+        """Answers tell origins apart: a cache must, too."""
         self._names = frozenset(name.encode() for name in names - {"*"})
 
     def allows(self, origin: bytes) -> bool:
@@ -101,7 +103,8 @@ class Edge:
                 await self._answer(send, hot, match, added)
                 return
         _join_encoded_slashes(scope)
-        await self._app(scope, receive, _Dressed(send, added, is_seed=scope["path"].startswith("/api/")))
+        is_seed = scope["path"].startswith("/api/")
+        await self._app(scope, receive, _Dressed(send, added, is_seed=is_seed, varies=self._origins.differ))
 
     def _hot(
         self, scope: Scope, authorization: bytes | None, key: bytes | None
@@ -166,10 +169,11 @@ class Edge:
 class _Dressed:
     """Adds headers to an answer on its way out, and `error` to problems on the second seed's paths."""
 
-    def __init__(self, send: Send, added: list[tuple[bytes, bytes]], *, is_seed: bool) -> None:
+    def __init__(self, send: Send, added: list[tuple[bytes, bytes]], *, is_seed: bool, varies: bool) -> None:
         self._send = send
         self._added = added
         self._is_seed = is_seed
+        self._varies = varies
         self._held: Message | None = None
 
     async def __call__(self, message: Message) -> None:
@@ -177,6 +181,8 @@ class _Dressed:
             headers = list(message.get("headers", ()))
             own = {name.lower() for name, _ in headers}
             headers += [(name, value) for name, value in self._added if name not in own]
+            if self._varies and b"vary" not in own:
+                headers.append((b"vary", b"Origin"))
             message = {**message, "headers": headers}
             if self._is_seed and any(
                 name.lower() == b"content-type" and value.startswith(b"application/problem+json")

@@ -18,6 +18,7 @@ from starlette.responses import Response
 from cryptopulse.common.contracts.http.spec import RouteSpec
 from cryptopulse.common.contracts.identity import ANONYMOUS, Identity
 from cryptopulse.common.errors import Conflict, Forbidden, Invalid, StoreUnavailable, Unauthenticated
+from cryptopulse.common.web.problems import problem_response
 from cryptopulse.gateway.application.limiting import Counted
 from cryptopulse.gateway.application.ports import StoredAnswer
 from cryptopulse.gateway.application.use_cases import UseCases
@@ -110,6 +111,8 @@ class Operation:
     limit_bucket: str = ""
     is_limited: bool = True
     is_documented: bool = True
+    is_secret: bool = False
+    """The answer holds what is shown once: of a call with an `Idempotency-Key` only that it was done is kept."""
     examples: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -188,8 +191,21 @@ class Gate:
                 for name in ("content-type", "etag", "location")
                 if name in response.headers
             }
-            await store.finish(principal, key, StoredAnswer(digest, response.status_code, kept, body))
+            answer = StoredAnswer(digest, response.status_code, kept, body)
+            done = operation.is_secret and response.status_code < 400
+            await store.finish(principal, key, _done_once(call.request, digest) if done else answer)
         return response
+
+
+def _done_once(request: Request, digest: bytes) -> StoredAnswer:
+    """What is kept of a call whose answer was a secret."""
+    refusal = problem_response(
+        409,
+        request=request,
+        code="answer-not-kept",
+        detail="this was done by the first call; its answer held a secret, which is shown once and not kept",
+    )
+    return StoredAnswer(digest, 409, {"content-type": refusal.headers["content-type"]}, bytes(refusal.body))
 
 
 def _replayed(held: StoredAnswer, digest: bytes) -> Response:

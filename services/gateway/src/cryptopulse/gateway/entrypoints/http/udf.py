@@ -121,7 +121,7 @@ async def get_history(use: UseCases, call: Call) -> Response:
     rows = await _before(use, call, symbol, interval, to_ms, from_ms, count)
     if rows:
         return json_response(udf.history(rows))
-    edge = from_ms if not count else to_ms
+    edge = min(from_ms, to_ms) if not count else to_ms
     older = await bars(use, call.identity, symbol, interval=interval, limit=1, to_ms=edge) if edge > 0 else []
     return json_response(udf.no_data(older[-1]["open_time"] if older else None))
 
@@ -134,6 +134,8 @@ async def _before(
     wanted = count or BARS_MAX
     while len(rows) < wanted and to_ms > 0:
         limit = min(PAGE, wanted - len(rows))
+        if rows:  # a page more costs what one of candles costs
+            await use.limits.count(call.identity, call.address, "reads", limit / 500)
         page = await bars(use, call.identity, symbol, interval=interval, limit=limit, to_ms=to_ms)
         if not count:
             page = [row for row in page if row["open_time"] >= from_ms]
