@@ -87,7 +87,7 @@ class Price(Answer):
 
 
 class CandleQuery(Parameters):
-    """A range of candles, oldest first. Without `from` the newest `limit` candles before `to`."""
+    """A range of candles, of any length, in pages of `limit`, oldest first. Without `from` the newest `limit` before `to`."""
 
     interval: PublicInterval = Field(
         "1h",
@@ -236,7 +236,7 @@ class IndicatorCatalogue(Answer):
 
 
 class IndicatorHistoryQuery(BaseModel):
-    """A range of one indicator's values, oldest first; parameters as `rsi.period=7` or `period=7`."""
+    """A range of one indicator's values, of any length, in pages of `limit`, oldest first; parameters as `rsi.period=7` or `period=7`."""
 
     model_config = ConfigDict(extra="allow", populate_by_name=True)
 
@@ -245,7 +245,7 @@ class IndicatorHistoryQuery(BaseModel):
     to: str | None = Field(None, max_length=40)
     limit: int = Field(500, ge=1, le=MAX_LIMIT)
     source: str | None = Field(None, max_length=32)
-    cursor: str | None = Field(None, max_length=400)
+    cursor: str | None = Field(None, max_length=400, description="`next_cursor` of the previous page.")
     engine: Literal["cryptopulse", "ta"] = Field(
         "cryptopulse", description="`ta`: computed by the ta package."
     )
