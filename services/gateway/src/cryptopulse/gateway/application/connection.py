@@ -86,15 +86,17 @@ class Connection:
             self.was_slow = True
             self.close(protocol.CLOSE_SLOW, "slow consumer: the queue of unsent messages is full")
 
-    def hold(self, stream: Stream, previous: Place, *, replaceable: bool) -> None:
-        """Take note of the stream's newest message while blocked: the newest wins where it may, else it queues."""
+    def hold(self, stream: Stream, previous: Place, frame: bytes | None = None) -> None:
+        """Take note of the stream's newest message while blocked: the newest wins, or `frame` queues, which all others got."""
         if self.closed:
             return
-        if replaceable:
+        if frame is None:
             self.pending.setdefault(stream, previous)
             return
-        offset, epoch = self.pending.pop(stream, previous)
-        self.say_frame(text_frame(stream.message(stream.offset - offset - 1, epoch)))
+        if stream in self.pending:
+            offset, epoch = self.pending.pop(stream)
+            frame = text_frame(stream.message(stream.offset - offset - 1, epoch))
+        self.say_frame(frame)
 
     def pause(self, now: float) -> None:
         """The transport's buffer is over its high-water mark."""

@@ -29,7 +29,7 @@ class Member(Protocol):
 
     def say(self, payload: bytes) -> None: ...
     def say_frame(self, frame: bytes) -> None: ...
-    def hold(self, stream: Stream, previous: Place, *, replaceable: bool) -> None: ...
+    def hold(self, stream: Stream, previous: Place, frame: bytes | None = None) -> None: ...
 
 
 class Stream:
@@ -156,7 +156,7 @@ class Stream:
             if member in self.fresh:
                 self._catch_up(member)
             elif member.blocked or member.fifo:
-                member.hold(self, (previous, before), replaceable=replaceable)
+                member.hold(self, (previous, before), None if replaceable else frame)
             else:
                 member.write(frame)
                 written += 1
@@ -171,7 +171,7 @@ class Stream:
         if version == self.version:
             return
         if member.blocked or member.fifo:
-            member.hold(self, (offset, epoch), replaceable=True)
+            member.hold(self, (offset, epoch))
             return
         member.write(text_frame(self.message(self.offset - offset - 1, epoch)))
 
