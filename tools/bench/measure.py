@@ -56,6 +56,8 @@ class Row:
     ratio: float | None = None
     hold: str = ""
     extra: dict[str, float] = field(default_factory=dict)
+    note: str = ""
+    """What no figure says."""
 
 
 class Stopwatch:

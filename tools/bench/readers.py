@@ -5,9 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import Final
+
+LINE_BYTES: Final = 1 << 20
+"""Of the report of a client process, whose times are counted one by one."""
 
 
 @dataclass
@@ -18,11 +23,16 @@ class Readers:
 
     async def counted(self) -> dict[str, float]:
         """What was seen since the last call."""
+        found, _ = await self.timed()
+        return found
+
+    async def timed(self) -> tuple[dict[str, float], Counter[int]]:
+        """What was seen since the last call, and how many messages took how many tenths of a millisecond."""
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         self.process.stdin.write(b"\n")
-        found: dict[str, float] = json.loads(await self.process.stdout.readline())
-        return found
+        found = json.loads(await self.process.stdout.readline())
+        return found, Counter({int(tenths): count for tenths, count in found.pop("tenths_ms").items()})
 
 
 @asynccontextmanager
@@ -32,7 +42,7 @@ async def readers(
     """Clients that are connected and subscribed."""
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "tools.bench.socket_readers", str(port), path, str(clients),
-        stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
+        stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, limit=LINE_BYTES,
     )  # fmt: skip
     assert process.stdin is not None
     assert process.stdout is not None

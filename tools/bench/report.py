@@ -57,7 +57,9 @@ def cells(row: Row) -> tuple[str, ...]:
         number(row.per_wall_second),
         "" if row.ratio is None else f"{row.ratio:.2f}x",
         row.hold,
-        ", ".join(f"{name} {number(value)}" for name, value in row.extra.items()),
+        ", ".join(
+            [*(f"{name} {number(value)}" for name, value in row.extra.items()), *filter(None, [row.note])]
+        ),
     )
 
 

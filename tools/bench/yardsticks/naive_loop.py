@@ -1,9 +1,13 @@
-"""A first version of a broadcaster: each message, of 2 kB so that buffers fill soon, is awaited client by client. `python -m ... PORT RATE`."""
+"""A first version of a broadcaster: each message is awaited client by client. `python -m ... PORT RATE`.
+
+Messages of 2 kB and the gateway's own bound on the kernel's buffer: so it fills in a second, as there, and not in ten.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import http
+import socket
 import sys
 import time
 
@@ -18,6 +22,7 @@ async def main(port: int, rate: float) -> None:
     clients: dict[ServerConnection, None] = {}
 
     async def handler(client: ServerConnection) -> None:
+        client.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 128 * 1024)
         clients[client] = None
         try:
             await client.wait_closed()
