@@ -126,8 +126,14 @@ async def test_idempotent_answers_are_stored(gateway: Any) -> None:
     body = {"name": "bot", "scopes": ["alerts"]}
     first = await gateway.http.post("/v1/api-keys", json=body, headers=headers)
     again = await gateway.http.post("/v1/api-keys", json=body, headers=headers)
-    assert first.status_code == again.status_code == 201
-    assert first.json() == again.json()
+    assert (first.status_code, again.status_code, again.json()["code"]) == (201, 409, "answer-not-kept")
+    assert again.headers["idempotency-replayed"] == "true"
+    key = f"/v1/api-keys/{first.json()['id']}"
+    assert len((await gateway.http.get("/v1/api-keys", headers=token("carol"))).json()["data"]) == 1
+    assert (await gateway.http.delete(key, headers=token("carol"))).status_code == 204
+    bad = {**token("carol"), "Idempotency-Key": "k-3"}
+    refused = [await gateway.http.post("/v1/api-keys", json={"name": ""}, headers=bad) for _ in range(2)]
+    assert [answer.status_code for answer in refused] == [422, 422]
     other = await gateway.http.post("/v1/api-keys", json={**body, "name": "x"}, headers=headers)
     assert other.status_code == 422
     away = {**token("carol"), "Idempotency-Key": "k-2"}
