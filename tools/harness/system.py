@@ -49,6 +49,7 @@ class System:
     settings: Mapping[str, str] = field(default_factory=dict)
     simulator_arguments: tuple[str, ...] = ("--rate", "60")
     with_simulator: bool = True
+    services: tuple[str, ...] = tuple(SERVICES)
     processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
     ports: dict[str, int] = field(default_factory=dict)
 
@@ -65,12 +66,12 @@ class System:
         try:
             if self.with_simulator:
                 self.start_simulator()
-            for service, facts in SERVICES.items():
-                if facts.schema:
+            for service in self.services:
+                if SERVICES[service].schema:
                     self._migrate(service)
-            for service in SERVICES:
+            for service in self.services:
                 self.start(service)
-            for service in SERVICES:
+            for service in self.services:
                 await self.until_alive(service)
         except BaseException:
             await self.stop()

@@ -21,7 +21,9 @@ TITLE = "Indicators: two replicas beside one"
 LOAD = Load(*(int(part) for part in os.environ.get("LOAD", sized("20000/200/0", "300/20/0")).split("/")))
 """Ticks per second / symbols / 0."""
 SECONDS = sized(20, 3)
-WARM_SECONDS = sized(10, 2)
+QUIET_SECONDS = sized(8, 1)
+"""A replica has settled when no indicator series was built anew for so long."""
+SETTLE_SECONDS = 150.0
 
 
 async def run() -> list[Row]:
@@ -48,16 +50,33 @@ async def run() -> list[Row]:
 
 
 async def _owned(system: System, name: str) -> int:
+    return await _counted(system, name, "cryptopulse_shards_owned")
+
+
+async def _counted(system: System, name: str, metric: str) -> int:
     answer = await system.client.get(f"http://127.0.0.1:{system.ports[name]}/metrics")
     if answer.status_code != httpx.codes.OK:
         return 0
-    lines = [line for line in answer.text.splitlines() if line.startswith("cryptopulse_shards_owned")]
+    lines = [line for line in answer.text.splitlines() if line.startswith(metric)]
     return int(sum(float(line.rpartition(" ")[2]) for line in lines))
+
+
+async def _until_settled(system: System, names: list[str]) -> None:
+    """Series that start, and those that moved, are built once: that is not the load."""
+    built, since, deadline = -1, 0.0, time.monotonic() + SETTLE_SECONDS
+    while time.monotonic() < deadline:
+        now = sum([await _counted(system, name, "cryptopulse_series_rebuilt_total") for name in names])
+        if now != built:
+            built, since = now, time.monotonic()
+        elif time.monotonic() - since > QUIET_SECONDS:
+            return
+        await asyncio.sleep(1)
+    raise RuntimeError(f"series were still built after {SETTLE_SECONDS:.0f} s")
 
 
 async def _measured(system: System, names: list[str]) -> tuple[float, list[float]]:
     """Ticks per second, and the share of a core that each replica used."""
-    await asyncio.sleep(WARM_SECONDS)
+    await _until_settled(system, names)
     before, made, started = cpu_seconds(system), await trades_made(system), time.monotonic()
     await asyncio.sleep(SECONDS)
     after, wall = cpu_seconds(system), time.monotonic() - started
