@@ -65,6 +65,9 @@ class Consumer:
         self._idle.set()
         self._stopping = False
         self._queue_name = queue.name
+        # Looked up once: a label costs more than the count.
+        self._age_seconds = queue_age_seconds.labels(queue.topic.name, queue.consumer)
+        self._handled = handled_total.labels(queue.topic.name, queue.consumer, "ok")
 
     # --- life --------------------------------------------------------------------------------------------------
 
@@ -191,7 +194,6 @@ class Consumer:
                 self._idle.set()
 
     async def _one(self, channel: Channel, raw: DeliveredMessage, epoch: int) -> None:
-        topic, consumer = self.queue.topic.name, self.queue.consumer
         tag = raw.delivery_tag or 0
         try:
             delivery = _received(raw, epoch)
@@ -199,9 +201,7 @@ class Consumer:
             await self._refuse(channel, tag, raw, error)
             return
         if delivery.sent_us:
-            queue_age_seconds.labels(topic, consumer).observe(
-                max(0.0, (self._now_us() - delivery.sent_us) / 1e6)
-            )
+            self._age_seconds.observe(max(0.0, (self._now_us() - delivery.sent_us) / 1e6))
         try:
             with consumed(self.queue.topic, delivery.routing_key, delivery.headers, self.queue.consumer):
                 await self._handler(delivery)
@@ -211,7 +211,7 @@ class Consumer:
         except Exception as error:  # the handler's verdict on this message: never retried
             await self._refuse(channel, tag, raw, error)
             return
-        handled_total.labels(topic, consumer, "ok").inc()
+        self._handled.inc()
         if not self._manual_ack:
             await channel.basic_ack(tag, wait=False)
 
