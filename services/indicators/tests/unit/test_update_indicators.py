@@ -13,8 +13,9 @@ from cryptopulse.common.contracts.candles import Candle
 from cryptopulse.common.contracts.intervals import PUBLIC_INTERVALS, Interval
 from cryptopulse.indicators.application.ports import Changed
 from cryptopulse.indicators.application.query_history import HistoryQueries
-from cryptopulse.indicators.application.update_indicators import IndicatorBook, Key
+from cryptopulse.indicators.application.update_indicators import IndicatorBook, Key, points_of
 from cryptopulse.indicators.domain.history import bar_of_candle
+from cryptopulse.indicators.domain.points import Point, Scale
 from cryptopulse.indicators.domain.registry import live_studies
 
 KEY: Key = ("BTC-USD", "consolidated", "1m")
@@ -22,7 +23,7 @@ START = 1_700_000_040_000 // 60_000 * 60_000
 
 
 class Shelf:
-    """A `CandleStore` in memory."""
+    """A `PointStore` in memory."""
 
     def __init__(self) -> None:
         self.rows: dict[tuple[str, str, str], dict[int, Candle]] = {}
@@ -54,6 +55,25 @@ class Shelf:
             if (from_ms is None or at >= from_ms) and (to_ms is None or at < to_ms)
         ]
         return found[:limit] if from_ms is not None else found[-limit:]
+
+    async def points(
+        self,
+        symbol: str,
+        source: str,
+        interval: Interval,
+        *,
+        from_ms: int | None,
+        to_ms: int | None,
+        limit: int,
+        lead: int,
+    ) -> tuple[Scale, list[Point], int]:
+        key = symbol, source, interval
+        if from_ms is None:
+            bars = await self.range(*key, from_ms=None, to_ms=to_ms, limit=lead + limit)
+            return *points_of(bars, interval), max(0, len(bars) - limit)
+        before = await self.range(*key, from_ms=None, to_ms=from_ms, limit=lead)
+        wanted = await self.range(*key, from_ms=from_ms, to_ms=to_ms, limit=limit)
+        return *points_of([*before, *wanted], interval), len(before)
 
     async def sources(self, symbol: str) -> list[str]:
         return sorted({key[1] for key in self.rows if key[0] == symbol})
@@ -136,7 +156,7 @@ async def test_history_is_the_fold_that_was_live() -> None:
         KEY[0], KEY[1], "1m", live_studies("1m"), from_ms=bars[600].open_time, to_ms=None, limit=1_000
     )
     assert anchor == START
-    assert [values for _, values in rows] == [update.values for update in finals]  # type: ignore[attr-defined]  # updates
+    assert [row.values for row in rows] == [update.values for update in finals]  # type: ignore[attr-defined]  # updates
 
 
 async def test_a_correction_rebuilds_and_tells_the_changed_bars_only() -> None:

@@ -14,6 +14,7 @@ from cryptopulse.common.contracts.intervals import Interval
 from cryptopulse.common.contracts.prices import PriceUpdate
 from cryptopulse.common.contracts.resolver import Catalogue
 from cryptopulse.common.contracts.ticks import ReferencePrice
+from cryptopulse.indicators.domain.points import Point, Scale
 
 
 class Changed(msgspec.Struct, frozen=True):
@@ -56,6 +57,27 @@ class CandleStore(Protocol):
 
     async def sources(self, symbol: str) -> list[str]:
         """Sources that have stored bars of this symbol."""
+        ...
+
+
+class PointStore(CandleStore, Protocol):
+    """Closed candles that indicators are folded over on request."""
+
+    async def points(
+        self,
+        symbol: str,
+        source: str,
+        interval: Interval,
+        *,
+        from_ms: int | None,
+        to_ms: int | None,
+        limit: int,
+        lead: int,
+    ) -> tuple[Scale, list[Point], int]:
+        """The bars of `range` as indicators read them, after up to `lead` bars before them: their scale, they, how many lead.
+
+        The points equal those of `points_of`, but for more decimals in the scale where numbers end in zeros.
+        """
         ...
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from typing import Final, Protocol
+from decimal import Decimal
+from typing import Final, NamedTuple, Protocol
 
 from cryptopulse.common.contracts.candles import Candle
 from cryptopulse.common.contracts.indicators import IndicatorUpdate
 from cryptopulse.common.contracts.intervals import Interval, length_ms, next_open
-from cryptopulse.indicators.application.ports import CandleStore
+from cryptopulse.indicators.application.ports import PointStore
 from cryptopulse.indicators.application.update_indicators import WARM_BARS, point_of, points_of
 from cryptopulse.indicators.domain.indicator_series import IndicatorSeries
 from cryptopulse.indicators.domain.points import RING
@@ -18,6 +19,14 @@ from cryptopulse.indicators.domain.study import Study
 from cryptopulse.indicators.domain.ta_catalogue import TaDefinition
 
 FOLD_SLICE: Final = 100
+
+
+class Valued(NamedTuple):
+    """The final values of indicators at a closed bar."""
+
+    open_time: int
+    close: Decimal
+    values: dict[str, float | None]
 
 
 class LiveValues(Protocol):
@@ -38,7 +47,7 @@ class TaSeries(Protocol):
 class HistoryQueries:
     """Reads for HTTP."""
 
-    def __init__(self, store: CandleStore, live: LiveValues, ta: TaSeries | None = None) -> None:
+    def __init__(self, store: PointStore, live: LiveValues, ta: TaSeries | None = None) -> None:
         self._store = store
         self._live = live
         self._ta = ta
@@ -54,7 +63,7 @@ class HistoryQueries:
         from_ms: int | None,
         to_ms: int | None,
         limit: int,
-    ) -> list[tuple[Candle, dict[str, float | None]]]:
+    ) -> list[Valued]:
         """Values of an indicator of `ta` at the closed bars of a range, warmed up on the bars before it."""
         if self._ta is None:
             return []
@@ -65,7 +74,7 @@ class HistoryQueries:
         found = await self._ta.series(definition.name, parameters, bars, (symbol, source, interval))
         start = len(before)
         return [
-            (bar, {name: values[start + index] for name, values in found.items()})
+            Valued(bar.open_time, bar.close, {name: values[start + index] for name, values in found.items()})
             for index, bar in enumerate(wanted)
         ]
 
@@ -123,21 +132,27 @@ class HistoryQueries:
         from_ms: int | None,
         to_ms: int | None,
         limit: int,
-    ) -> tuple[list[tuple[Candle, dict[str, float | None]]], int | None]:
+    ) -> tuple[list[Valued], int | None]:
         """Values of `studies` at the closed bars of a range, warmed up on the bars before it, and the fold's first bar.
 
         The same `commit` that live series use, over the stored bars.
         """
-        before, wanted = await self._spans(
-            symbol, source, interval, max(WARM_BARS, RING), from_ms, to_ms, limit
+        scale, points, lead = await self._store.points(
+            symbol,
+            source,
+            interval,
+            from_ms=from_ms,
+            to_ms=to_ms,
+            limit=limit,
+            lead=max(WARM_BARS, RING),
         )
-        scale, points = points_of([*before, *wanted], interval)
         core = IndicatorSeries(studies, scale)
-        found: list[tuple[Candle, dict[str, float | None]]] = []
+        found: list[Valued] = []
         for at, point in enumerate(points):
             values = core.commit(point)
-            if at >= len(before):
-                found.append((wanted[at - len(before)], dict(zip(core.names, values, strict=True))))
+            if at >= lead:
+                named = dict(zip(core.names, values, strict=True))
+                found.append(Valued(point.open_time, scale.decimal(point.c), named))
             if at % FOLD_SLICE == 0:
                 await asyncio.sleep(0)
         return found, core.anchor

@@ -132,16 +132,32 @@ class Stochastic(Base):
         return (k, fast_d, slow_k, mean_of_known(slows, self.d)), (raws, slows)
 
     def advance(self, state: Nested, window: Window, bar: Point, carry: Nested) -> Nested:
-        return (extremes_with(window, bar, self.period - 1), *carry)
+        return (extremes_with(window, bar, self.period - 1, state[0]), *carry)
 
 
-def extremes_with(window: Window, bar: Point, length: int) -> tuple[int, int] | None:
-    """Highest high and lowest low of the newest `length` bars, `bar` being the newest; None while there are fewer."""
+def extremes_with(
+    window: Window, bar: Point, length: int, known: tuple[int, int] | None
+) -> tuple[int, int] | None:
+    """Highest high and lowest low of the newest `length` bars, `bar` being the newest; None while there are fewer.
+
+    `known` are those of the `length` bars before `bar`: the bars are searched only where an extreme leaves them.
+    """
     if window.count + 1 < length:
         return None
     if length == 1:
         return (bar.h, bar.l)
-    return (max(*window.highs[1 - length :], bar.h), min(*window.lows[1 - length :], bar.l))
+    if known is None:
+        return (max(bar.h, *window.highs[1 - length :]), min(bar.l, *window.lows[1 - length :]))
+    high, low = known
+    if bar.h >= high:
+        high = bar.h
+    elif window.highs[-length] == high:
+        high = max(bar.h, max(window.highs[1 - length :]))  # noqa: PLW3301 - unpacked, every bar would be copied once more
+    if bar.l <= low:
+        low = bar.l
+    elif window.lows[-length] == low:
+        low = min(bar.l, min(window.lows[1 - length :]))  # noqa: PLW3301 - as above
+    return (high, low)
 
 
 class WilliamsR(Base):
@@ -160,7 +176,7 @@ class WilliamsR(Base):
     def advance(
         self, state: tuple[int, int] | None, window: Window, bar: Point, carry: None
     ) -> tuple[int, int] | None:
-        return extremes_with(window, bar, self.period - 1) if self.period > 1 else None
+        return extremes_with(window, bar, self.period - 1, state) if self.period > 1 else None
 
 
 class Cci(Base):

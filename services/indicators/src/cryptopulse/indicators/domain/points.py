@@ -45,6 +45,10 @@ class Scale:
             raise ScaleExceededError(f"{value} times {factor} is no integer")
         return number
 
+    def decimal(self, price: int) -> Decimal:
+        """A price in units of this scale as it was written, but for zeros at its end."""
+        return EXACT.scaleb(Decimal(price), -self.price_digits)
+
 
 def digits_of(value: Decimal) -> int:
     """The number of decimals that a finite value is written with."""

@@ -181,7 +181,10 @@ class Ichimoku(Base):
         return (conversion, base, span_a, span_b, bar.fc, *cloud), (span_a, span_b)
 
     def advance(self, state: Nested, window: Window, bar: Point, carry: Nested) -> Nested:
-        extremes = tuple(extremes_with(window, bar, length - 1) for length in self.lengths)
+        extremes = tuple(
+            extremes_with(window, bar, length - 1, known)
+            for length, known in zip(self.lengths, state[0], strict=True)
+        )
         return (extremes, (*state[1], carry)[-self.shift :])
 
 

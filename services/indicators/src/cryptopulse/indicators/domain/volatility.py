@@ -95,7 +95,7 @@ class Donchian(Base):
     def advance(
         self, state: tuple[int, int] | None, window: Window, bar: Point, carry: None
     ) -> tuple[int, int] | None:
-        return extremes_with(window, bar, self.period - 1) if self.period > 1 else None
+        return extremes_with(window, bar, self.period - 1, state) if self.period > 1 else None
 
 
 class RealisedVolatility(Base):

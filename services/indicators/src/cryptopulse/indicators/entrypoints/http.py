@@ -164,7 +164,7 @@ def indicator_router(
                 to_ms=None,
                 limit=1,
             )
-            values = rows[-1][1] if rows else dict.fromkeys(definition.outputs)
+            values = rows[-1].values if rows else dict.fromkeys(definition.outputs)
             body["values"] |= values
             body["engine"] |= dict.fromkeys(values, "ta")
             body["warmup"]["needed"] = max(body["warmup"]["needed"], definition.least)
@@ -192,8 +192,8 @@ def indicator_router(
             "parameters": parameters,
             "engine": "ta",
             "anchor": None,
-            "data": [point_body(bar, found) for bar, found in rows],
-            "next_cursor": cursor.encode((next_open(rows[-1][0].open_time, interval),), binding)
+            "data": [point_body(row) for row in rows],
+            "next_cursor": cursor.encode((next_open(rows[-1].open_time, interval),), binding)
             if more
             else None,
         }
@@ -227,8 +227,8 @@ def indicator_router(
             "parameters": parameters,
             "engine": "cryptopulse",
             "anchor": anchor,
-            "data": [point_body(bar, found) for bar, found in rows],
-            "next_cursor": cursor.encode((next_open(rows[-1][0].open_time, interval),), binding)
+            "data": [point_body(row) for row in rows],
+            "next_cursor": cursor.encode((next_open(rows[-1].open_time, interval),), binding)
             if more
             else None,
         }

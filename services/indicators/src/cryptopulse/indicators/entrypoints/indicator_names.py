@@ -6,10 +6,10 @@ from typing import Any
 
 from fastapi import Request
 
-from cryptopulse.common.contracts.candles import Candle
 from cryptopulse.common.contracts.intervals import Interval
 from cryptopulse.common.contracts.values import plain
 from cryptopulse.common.errors import FieldError, Invalid
+from cryptopulse.indicators.application.query_history import Valued
 from cryptopulse.indicators.domain.registry import (
     OUTPUTS,
     BadParameterError,
@@ -119,8 +119,8 @@ def definition_body(definition: Definition) -> dict[str, Any]:
     }
 
 
-def point_body(bar: Candle, values: dict[str, float | None]) -> dict[str, Any]:
-    return {"open_time": bar.open_time, "close": plain(bar.close), "values": values}
+def point_body(row: Valued) -> dict[str, Any]:
+    return {"open_time": row.open_time, "close": plain(row.close), "values": row.values}
 
 
 def split_names(names: str | None) -> tuple[str | None, list[TaDefinition]]:
