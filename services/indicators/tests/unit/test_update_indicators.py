@@ -11,8 +11,8 @@ import msgspec
 
 from cryptopulse.common.contracts.candles import Candle
 from cryptopulse.common.contracts.intervals import PUBLIC_INTERVALS, Interval
-from cryptopulse.indicators.application.ports import Changed
-from cryptopulse.indicators.application.query_history import HistoryQueries
+from cryptopulse.indicators.application.ports import Changed, PlainCandle
+from cryptopulse.indicators.application.query_history import HistoryQueries, plain_candle
 from cryptopulse.indicators.application.update_indicators import IndicatorBook, Key, points_of
 from cryptopulse.indicators.domain.history import bar_of_candle
 from cryptopulse.indicators.domain.points import Point, Scale
@@ -23,7 +23,7 @@ START = 1_700_000_040_000 // 60_000 * 60_000
 
 
 class Shelf:
-    """A `PointStore` in memory."""
+    """A `HistoryStore` in memory."""
 
     def __init__(self) -> None:
         self.rows: dict[tuple[str, str, str], dict[int, Candle]] = {}
@@ -55,6 +55,19 @@ class Shelf:
             if (from_ms is None or at >= from_ms) and (to_ms is None or at < to_ms)
         ]
         return found[:limit] if from_ms is not None else found[-limit:]
+
+    async def plain_range(
+        self,
+        symbol: str,
+        source: str,
+        interval: Interval,
+        *,
+        from_ms: int | None,
+        to_ms: int | None,
+        limit: int,
+    ) -> list[PlainCandle]:
+        rows = await self.range(symbol, source, interval, from_ms=from_ms, to_ms=to_ms, limit=limit)
+        return [plain_candle(row) for row in rows]
 
     async def points(
         self,

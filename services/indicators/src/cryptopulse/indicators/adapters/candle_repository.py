@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
+from functools import partial
 from itertools import repeat
 from typing import Any, Final
 
@@ -14,7 +15,7 @@ import msgspec
 from cryptopulse.common.contracts.candles import Candle
 from cryptopulse.common.contracts.intervals import FIXED_MS, Interval, next_open, open_time
 from cryptopulse.common.database.pool import Database
-from cryptopulse.indicators.application.ports import Changed
+from cryptopulse.indicators.application.ports import Changed, PlainCandle
 from cryptopulse.indicators.domain.points import MIN_DIGITS, Point, Scale
 
 PARTITIONED: Final = frozenset({"1m", "5m", "15m", "30m"})
@@ -23,13 +24,14 @@ CHUNK: Final = 2_000
 # A page is one row of whole columns: a thousand rows of fourteen columns cost the driver more than they cost the server.
 # Decimals travel as text, digit for digit, and one text a column is split faster than a thousand are read.
 _PACKED: Final = """
-SELECT array_agg(open_time), string_agg(open::text, ' '), string_agg(high::text, ' '), string_agg(low::text, ' '),
-       string_agg(close::text, ' '), string_agg(volume::text, ' '), string_agg(quote_volume::text, ' '),
-       array_agg(trades), string_agg(taker_buy_volume::text, ' '), array_agg(first_id), array_agg(last_id),
-       array_agg(complete), array_agg(revision), array_agg(simulated)
+SELECT array_agg(open_time), string_agg({text}(open)::text, ' '), string_agg({text}(high)::text, ' '),
+       string_agg({text}(low)::text, ' '), string_agg({text}(close)::text, ' '), string_agg({text}(volume)::text, ' '),
+       string_agg({text}(quote_volume)::text, ' '), array_agg(trades), string_agg({text}(taker_buy_volume)::text, ' '),
+       {ids} array_agg(complete), array_agg(revision), array_agg(simulated)
 FROM (SELECT * FROM ({page}) AS unordered ORDER BY open_time) AS page
 """
-# `page` in its own columns, at least as many decimals as `Scale` has, so that a point taken out leaves the integer.
+_WHOLE: Final = partial(_PACKED.format, text="", ids="array_agg(first_id), array_agg(last_id),")
+_PLAIN: Final = partial(_PACKED.format, text="trim_scale", ids="")
 # The same for a fold: bars before $3 and from it on, as integers once the decimal points are taken out.
 _POINTS: Final = """
 WITH page AS MATERIALIZED (
@@ -55,10 +57,10 @@ _BETWEEN: Final = """
 SELECT * FROM candles WHERE series_id = $1 AND bar_interval = $2 AND open_time >= $3 AND open_time < $4
 ORDER BY open_time {order} LIMIT $5
 """
-_OLDEST: Final = _PACKED.format(page=_BETWEEN.format(order="ASC"))
-_NEWEST: Final = _PACKED.format(page=_BETWEEN.format(order="DESC"))
+_OLDEST: Final = _BETWEEN.format(order="ASC")
+_NEWEST: Final = _BETWEEN.format(order="DESC")
 # By the opening times: a join with the spans would look into every partition for each of them.
-_AT: Final = _PACKED.format(
+_AT: Final = _WHOLE(
     page="SELECT * FROM candles WHERE series_id = $1 AND bar_interval = $2 "
     "AND open_time = ANY($3::bigint[]) AND open_time >= $4 AND open_time <= $5"
 )
@@ -207,29 +209,59 @@ class CandleRepository:
         limit: int,
     ) -> list[Candle]:
         """See `CandleStore.range`."""
+        pages = await self._pages(_WHOLE, symbol, source, interval, from_ms, to_ms, limit)
+        return [row for page in pages for row in _candles(symbol, source, interval, page)]
+
+    async def plain_range(
+        self,
+        symbol: str,
+        source: str,
+        interval: Interval,
+        *,
+        from_ms: int | None,
+        to_ms: int | None,
+        limit: int,
+    ) -> list[PlainCandle]:
+        """See `HistoryStore`."""
+        pages = await self._pages(_PLAIN, symbol, source, interval, from_ms, to_ms, limit)
+        return [row for page in pages for row in _plain_candles(page)]
+
+    async def _pages(
+        self,
+        packed: Callable[..., str],
+        symbol: str,
+        source: str,
+        interval: Interval,
+        from_ms: int | None,
+        to_ms: int | None,
+        limit: int,
+    ) -> list[Any]:
+        """The range in one or two packed rows, oldest first.
+
+        Asks for the span that so many bars take up, and for the rest only where bars are missing there: in a few
+        partitions, where an open end would have all of them planned.
+        """
         series = await self._series_id(symbol, source)
         if series is None:
             return []
-        first = FIRST_MS if from_ms is None else from_ms
         last = LAST_MS if to_ms is None else to_ms
-        # The span that a full page takes up: in a few partitions, where an open end would have all of them planned.
-        span = limit * FIXED_MS[interval] if interval in PARTITIONED else LAST_MS
+        span = limit * FIXED_MS[interval] if interval in PARTITIONED else LAST_MS - FIRST_MS
         if from_ms is not None:
-            turn = min(first + span, last)
-            rows = await self._page(_OLDEST, symbol, source, interval, series, first, turn, limit)
-            if len(rows) < limit and turn < last:
-                rows += await self._page(
-                    _OLDEST, symbol, source, interval, series, turn, last, limit - len(rows)
-                )
-            return rows
-        turn = FIRST_MS if to_ms is None else last - span
-        rows = await self._page(_NEWEST, symbol, source, interval, series, turn, last, limit)
-        if len(rows) < limit and turn > FIRST_MS:
-            older = await self._page(
-                _NEWEST, symbol, source, interval, series, FIRST_MS, turn, limit - len(rows)
-            )
-            rows = older + rows
-        return rows
+            query = packed(page=_OLDEST)
+            turn = min(from_ms + span, last)
+            parts = [(from_ms, turn), (turn, last)]
+        else:
+            query = packed(page=_NEWEST)
+            turn = FIRST_MS if to_ms is None else max(FIRST_MS, last - span)
+            parts = [(turn, last), (FIRST_MS, turn)]
+        pages = []
+        for since, until in parts:
+            if since < until and limit > 0:
+                page = await self._page(query, series, interval, since, until, limit)
+                if page[0] is not None:
+                    pages.append(page)
+                    limit -= len(page[0])
+        return pages if from_ms is not None else pages[::-1]
 
     async def points(
         self,
@@ -242,16 +274,13 @@ class CandleRepository:
         limit: int,
         lead: int,
     ) -> tuple[Scale, list[Point], int]:
-        """See `PointStore`."""
+        """See `HistoryStore`."""
         series = await self._series_id(symbol, source)
         if series is None:
             return Scale(), [], 0
         last = LAST_MS if to_ms is None else to_ms
         split = (last, last, lead + limit, 0) if from_ms is None else (from_ms, last, lead, limit)
-        async with self._database.connection() as connection:
-            price, volume, times, *columns = await connection.fetchrow(
-                _POINTS, series, interval, *split, MIN_DIGITS
-            )
+        price, volume, times, *columns = await self._page(_POINTS, series, interval, *split, MIN_DIGITS)
         scale = Scale(price, volume)
         if times is None:
             return scale, [], 0
@@ -269,14 +298,12 @@ class CandleRepository:
         times = [at for since, until in spans for at in _opens(since, until, interval)]
         if series is None or not times:
             return []
-        return await self._page(_AT, symbol, source, interval, series, times, min(times), max(times))
+        page = await self._page(_AT, series, interval, times, min(times), max(times))
+        return [] if page[0] is None else _candles(symbol, source, interval, page)
 
-    async def _page(
-        self, query: str, symbol: str, source: str, interval: Interval, series: int, *bounds: Any
-    ) -> list[Candle]:
+    async def _page(self, query: str, series: int, interval: Interval, *bounds: Any) -> Any:
         async with self._database.connection() as connection:
-            packed = await connection.fetchrow(query, series, interval, *bounds)
-        return _candles(symbol, source, interval, packed)
+            return await connection.fetchrow(query, series, interval, *bounds)
 
     async def sources(self, symbol: str) -> list[str]:
         """See `CandleStore.sources`."""
@@ -367,7 +394,7 @@ def _opens(since_ms: int, until_ms: int, interval: Interval) -> Iterator[int]:
         at = next_open(at, interval)
 
 
-def _candles(symbol: str, source: str, interval: Interval, packed: Any) -> list[Candle]:
+def _candles(symbol: str, source: str, interval: Interval, page: Any) -> list[Candle]:
     (
         times,
         opens,
@@ -383,9 +410,7 @@ def _candles(symbol: str, source: str, interval: Interval, packed: Any) -> list[
         complete,
         revisions,
         simulated,
-    ) = packed
-    if times is None:
-        return []
+    ) = page
     # By position, and without a line of Python a bar: this is the inner loop of every history request.
     return list(
         map(
@@ -409,6 +434,14 @@ def _candles(symbol: str, source: str, interval: Interval, packed: Any) -> list[
             revisions,
             simulated,
         )
+    )
+
+
+def _plain_candles(page: Any) -> Iterator[PlainCandle]:
+    times, opens, highs, lows, closes, volumes, quotes, trades, takers, complete, revisions, simulated = page
+    texts = (column.split(" ") for column in (opens, highs, lows, closes, volumes, quotes))
+    return map(
+        PlainCandle, times, *texts, trades, takers.split(" "), repeat(True), complete, revisions, simulated
     )
 
 

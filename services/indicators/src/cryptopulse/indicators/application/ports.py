@@ -60,8 +60,39 @@ class CandleStore(Protocol):
         ...
 
 
-class PointStore(CandleStore, Protocol):
-    """Closed candles that indicators are folded over on request."""
+class PlainCandle(msgspec.Struct, frozen=True, gc=False):
+    """A candle as the API tells it, in this order: times in ms, decimals as plain text (`plain`)."""
+
+    open_time: int
+    open: str
+    high: str
+    low: str
+    close: str
+    volume: str
+    quote_volume: str
+    trades: int
+    taker_buy_volume: str
+    closed: bool
+    complete: bool
+    revision: int
+    simulated: bool
+
+
+class HistoryStore(CandleStore, Protocol):
+    """Closed candles as requests want them: no decimal is made where text goes out or integers are folded."""
+
+    async def plain_range(
+        self,
+        symbol: str,
+        source: str,
+        interval: Interval,
+        *,
+        from_ms: int | None,
+        to_ms: int | None,
+        limit: int,
+    ) -> list[PlainCandle]:
+        """The bars of `range`."""
+        ...
 
     async def points(
         self,

@@ -10,7 +10,8 @@ from typing import Final, NamedTuple, Protocol
 from cryptopulse.common.contracts.candles import Candle
 from cryptopulse.common.contracts.indicators import IndicatorUpdate
 from cryptopulse.common.contracts.intervals import Interval, length_ms, next_open
-from cryptopulse.indicators.application.ports import PointStore
+from cryptopulse.common.contracts.values import plain
+from cryptopulse.indicators.application.ports import HistoryStore, PlainCandle
 from cryptopulse.indicators.application.update_indicators import WARM_BARS, point_of, points_of
 from cryptopulse.indicators.domain.indicator_series import IndicatorSeries
 from cryptopulse.indicators.domain.points import RING
@@ -27,6 +28,25 @@ class Valued(NamedTuple):
     open_time: int
     close: Decimal
     values: dict[str, float | None]
+
+
+def plain_candle(candle: Candle) -> PlainCandle:
+    """A candle as the API tells it."""
+    return PlainCandle(
+        open_time=candle.open_time,
+        open=plain(candle.open),
+        high=plain(candle.high),
+        low=plain(candle.low),
+        close=plain(candle.close),
+        volume=plain(candle.volume),
+        quote_volume=plain(candle.quote_volume),
+        trades=candle.trades,
+        taker_buy_volume=plain(candle.taker_buy_volume),
+        closed=candle.closed,
+        complete=candle.complete,
+        revision=candle.revision,
+        simulated=candle.simulated,
+    )
 
 
 class LiveValues(Protocol):
@@ -47,7 +67,7 @@ class TaSeries(Protocol):
 class HistoryQueries:
     """Reads for HTTP."""
 
-    def __init__(self, store: PointStore, live: LiveValues, ta: TaSeries | None = None) -> None:
+    def __init__(self, store: HistoryStore, live: LiveValues, ta: TaSeries | None = None) -> None:
         self._store = store
         self._live = live
         self._ta = ta
@@ -107,9 +127,11 @@ class HistoryQueries:
         from_ms: int | None,
         to_ms: int | None,
         limit: int,
-    ) -> list[Candle]:
+    ) -> list[PlainCandle]:
         """Bars of [from_ms, to_ms), oldest first, the forming one last; without `from_ms` the newest `limit`."""
-        rows = await self._store.range(symbol, source, interval, from_ms=from_ms, to_ms=to_ms, limit=limit)
+        rows = await self._store.plain_range(
+            symbol, source, interval, from_ms=from_ms, to_ms=to_ms, limit=limit
+        )
         if from_ms is not None and len(rows) >= limit:
             return rows
         after = rows[-1].open_time if rows else -1
@@ -118,7 +140,7 @@ class HistoryQueries:
                 from_ms is None or forming.open_time >= from_ms
             )
             if inside and forming.open_time > after:
-                rows.append(forming)
+                rows.append(plain_candle(forming))
                 after = forming.open_time
         return rows[-limit:] if from_ms is None else rows[:limit]
 

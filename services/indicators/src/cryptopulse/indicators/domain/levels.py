@@ -72,17 +72,18 @@ class SupportResistance(Base):
     def evaluate(self, state: Nested, window: Window, bar: Point) -> tuple[Values, Nested]:
         core, levels = state
         atr, carry = self.core.step(core, window, bar)
-        support = resistance = None
+        support: float | None = None
+        resistance: float | None = None
+        close = bar.fc
         support_weight = resistance_weight = 0
         for price, weight in levels:
-            if price < bar.fc:
-                if weight > support_weight or (
-                    weight == support_weight and support is not None and price > support
-                ):
+            if price < close:
+                if weight >= support_weight and (weight > support_weight or price > support):
                     support, support_weight = price, weight
-            elif price > bar.fc and (
-                weight > resistance_weight
-                or (weight == resistance_weight and resistance is not None and price < resistance)
+            elif (
+                price > close
+                and weight >= resistance_weight
+                and (weight > resistance_weight or price < resistance)
             ):
                 resistance, resistance_weight = price, weight
         return (support, resistance), (carry, atr)

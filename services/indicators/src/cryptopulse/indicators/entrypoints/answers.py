@@ -9,7 +9,6 @@ from typing import Any
 import msgspec
 from fastapi import Response
 
-from cryptopulse.common.contracts.candles import Candle
 from cryptopulse.common.contracts.indicators import IndicatorUpdate, Signal, Warmup
 from cryptopulse.common.contracts.prices import PriceUpdate, age_ms, is_stale
 from cryptopulse.common.contracts.ticks import ReferencePrice
@@ -100,25 +99,6 @@ def reference_body(symbol: str, reference: ReferencePrice, now_us: int) -> dict[
         "sources_used": ["coingecko"],
         "excluded": [],
         "simulated": False,
-    }
-
-
-def candle_body(candle: Candle) -> dict[str, Any]:
-    """One row of a page of candles."""
-    return {
-        "open_time": candle.open_time,
-        "open": plain(candle.open),
-        "high": plain(candle.high),
-        "low": plain(candle.low),
-        "close": plain(candle.close),
-        "volume": plain(candle.volume),
-        "quote_volume": plain(candle.quote_volume),
-        "trades": candle.trades,
-        "taker_buy_volume": plain(candle.taker_buy_volume),
-        "closed": candle.closed,
-        "complete": candle.complete,
-        "revision": candle.revision,
-        "simulated": candle.simulated,
     }
 
 

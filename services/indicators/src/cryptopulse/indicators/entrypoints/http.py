@@ -88,15 +88,16 @@ def price_router(
             resolved.symbol, source, interval, from_ms=from_ms, to_ms=to_ms, limit=query.limit
         )
         if not rows and query.source is None and resolved.coin_id and resolved.quote == "USD":
-            rows = await queries.candles(
+            reference = await queries.candles(
                 resolved.symbol, REFERENCE, interval, from_ms=from_ms, to_ms=to_ms, limit=query.limit
             )
+            source, rows = (REFERENCE, reference) if reference else (source, rows)
         more = from_ms is not None and len(rows) >= query.limit
         body = {
             "symbol": resolved.symbol,
             "interval": interval,
-            "source": rows[0].source if rows else source,
-            "data": [answers.candle_body(row) for row in rows],
+            "source": source,
+            "data": rows,
             "next_cursor": cursor.encode((next_open(rows[-1].open_time, interval),), binding)
             if more
             else None,
