@@ -10,7 +10,8 @@ import pytest
 
 from cryptopulse.indicators.domain import fused
 from cryptopulse.indicators.domain.indicator_series import IndicatorSeries, decoded, encodable
-from cryptopulse.indicators.domain.points import Point, Scale
+from cryptopulse.indicators.domain.momentum import extremes_with
+from cryptopulse.indicators.domain.points import Point, Scale, Window
 from cryptopulse.indicators.domain.registry import (
     DEFINITIONS,
     BadParameterError,
@@ -177,3 +178,15 @@ def test_the_warm_up_told_is_that_of_the_indicators_shown() -> None:
     everything = warmup_of(studies, 340)
     assert everything.needed == 200
     assert not everything.converged
+
+
+@pytest.mark.parametrize("length", [1, 2, 13, 51, 249])
+def test_extremes_carried_from_bar_to_bar_are_those_of_the_bars(length: int) -> None:
+    window, known = Window(), None
+    bars = walk(1_500)
+    for index, bar in enumerate(bars):
+        known = extremes_with(window, bar, length, known)
+        window.push(bar)
+        newest = bars[max(0, index + 1 - length) : index + 1]
+        whole = (max(b.h for b in newest), min(b.l for b in newest))
+        assert known == (whole if index + 1 >= length else None)

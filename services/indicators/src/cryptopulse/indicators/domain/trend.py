@@ -164,6 +164,7 @@ class Ichimoku(Base):
 
     def evaluate(self, state: Nested, window: Window, bar: Point) -> tuple[Values, Nested]:
         extremes, ring = state
+        h, l, unit = bar.h, bar.l, 2 * bar.ps
         middles: list[float | None] = []
         sums: list[int | None] = []
         for extreme in extremes:
@@ -171,10 +172,10 @@ class Ichimoku(Base):
                 middles.append(None)
                 sums.append(None)
                 continue
-            high = max(bar.h, extreme[0])
-            low = min(bar.l, extreme[1])
-            sums.append(high + low)
-            middles.append((high + low) / (2 * bar.ps))
+            high, low = extreme
+            total = (high if high > h else h) + (low if low < l else l)  # noqa: FURB136 - a call costs three times as much
+            sums.append(total)
+            middles.append(total / unit)
         conversion, base, span_b = middles
         span_a = None if sums[0] is None or sums[1] is None else (sums[0] + sums[1]) / (4 * bar.ps)
         cloud = ring[-self.shift] if len(ring) >= self.shift else (None, None)
