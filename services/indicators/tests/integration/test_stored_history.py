@@ -193,7 +193,7 @@ async def scans(database: Database, query: str, args: tuple[Any, ...]) -> tuple[
 
 async def test_a_page_of_a_thousand_reads_one_partition_and_few_pages(database: Database) -> None:
     store = CandleRepository(database)
-    for month in range(10):
+    for month in range(-5, 5):
         await store.upsert(stored_minutes(DECEMBER - month * 30 * DAY, 30, holes=False), origin=1, epoch=1)
     await store.upsert(stored_minutes(DECEMBER + DAY, 3_000, holes=False), origin=1, epoch=1)
     heard = Overheard(database)
