@@ -164,29 +164,35 @@ class Ichimoku(Base):
 
     def evaluate(self, state: Nested, window: Window, bar: Point) -> tuple[Values, Nested]:
         extremes, ring = state
-        h, l, unit = bar.h, bar.l, 2 * bar.ps
-        middles: list[float | None] = []
-        sums: list[int | None] = []
-        for extreme in extremes:
-            if extreme is None:
-                middles.append(None)
-                sums.append(None)
-                continue
-            high, low = extreme
-            total = (high if high > h else h) + (low if low < l else l)  # noqa: FURB136 - a call costs three times as much
-            sums.append(total)
-            middles.append(total / unit)
-        conversion, base, span_b = middles
-        span_a = None if sums[0] is None or sums[1] is None else (sums[0] + sums[1]) / (4 * bar.ps)
+        conversion, base, span = [None if known is None else _middle_sum(known, bar) for known in extremes]
+        unit = 2 * bar.ps
+        span_a = None if conversion is None or base is None else (conversion + base) / (2 * unit)
+        span_b = None if span is None else span / unit
         cloud = ring[-self.shift] if len(ring) >= self.shift else (None, None)
-        return (conversion, base, span_a, span_b, bar.fc, *cloud), (span_a, span_b)
+        return (
+            None if conversion is None else conversion / unit,
+            None if base is None else base / unit,
+            span_a,
+            span_b,
+            bar.fc,
+            *cloud,
+        ), (span_a, span_b)
 
     def advance(self, state: Nested, window: Window, bar: Point, carry: Nested) -> Nested:
-        extremes = tuple(
-            extremes_with(window, bar, length - 1, known)
-            for length, known in zip(self.lengths, state[0], strict=True)
+        (first, second, third), ring = state
+        conversion, base, span = self.lengths
+        extremes = (
+            extremes_with(window, bar, conversion - 1, first),
+            extremes_with(window, bar, base - 1, second),
+            extremes_with(window, bar, span - 1, third),
         )
-        return (extremes, (*state[1], carry)[-self.shift :])
+        return (extremes, (*ring[1 - self.shift :], carry))
+
+
+def _middle_sum(known: tuple[int, int], bar: Point) -> int:
+    """Highest high and lowest low added, `bar` included."""
+    high, low = known
+    return (high if high > bar.h else bar.h) + (low if low < bar.l else bar.l)  # noqa: FURB136 - a call costs three times as much
 
 
 class Supertrend(Base):
