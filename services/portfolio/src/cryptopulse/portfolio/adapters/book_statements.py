@@ -5,6 +5,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Collection, Sequence
 from decimal import Decimal
+from typing import Final
 
 from cryptopulse.common.contracts.portfolio import PortfolioChanged
 from cryptopulse.common.contracts.topics import PORTFOLIO_EVENTS, key_part
@@ -14,6 +15,45 @@ from cryptopulse.portfolio.adapters.statements import Statements
 from cryptopulse.portfolio.application.ports import Coin, Portfolio, Segment
 from cryptopulse.portfolio.domain.postings import Key, Posting, key_of
 from cryptopulse.portfolio.domain.valuation import Position
+
+SEGMENTS_AT_ONCE: Final = 50
+"""Some megabytes."""
+_REPLACE_SEGMENTS: Final = """
+    WITH mine AS (SELECT $1::bigint AS portfolio_id, $2::text AS owner_id, $3::text AS component),
+    gone AS (
+        DELETE FROM segment USING mine
+         WHERE segment.portfolio_id = mine.portfolio_id AND segment.owner_id = mine.owner_id
+           AND segment.component = mine.component AND no >= $5::int
+    ), aged AS (
+        UPDATE segment SET state = NULL, sums = NULL FROM mine
+         WHERE segment.portfolio_id = mine.portfolio_id AND segment.owner_id = mine.owner_id
+           AND segment.component = mine.component AND no < $4::int AND state IS NOT NULL AND NOT no = ANY ($6::int[])
+    )
+    INSERT INTO segment (portfolio_id, owner_id, component, no, postings, full_length, last_at_us, last_rank, last_seq,
+                         last_leg, matches, days, state, sums)
+    SELECT mine.*, new.*
+      FROM mine, unnest($7::int[], $8::int[], $9::boolean[], $10::bigint[], $11::smallint[], $12::bigint[],
+                        $13::smallint[], $14::bytea[], $15::bytea[], $16::bytea[], $17::bytea[]) AS new
+        ON CONFLICT (portfolio_id, component, no) DO UPDATE
+       SET postings = excluded.postings, full_length = excluded.full_length, last_at_us = excluded.last_at_us,
+           last_rank = excluded.last_rank, last_seq = excluded.last_seq, last_leg = excluded.last_leg,
+           matches = excluded.matches, days = excluded.days, state = excluded.state, sums = excluded.sums
+"""
+"""The three parts touch different rows: from `$5` on, before `$4`, and between."""
+_REPLACE_POSITION: Final = """
+    WITH gone AS (
+        DELETE FROM position
+         WHERE portfolio_id = $1 AND owner_id = $3 AND component = $4 AND NOT asset = ANY ($17::text[])
+    )
+    INSERT INTO position (portfolio_id, asset, owner_id, component, quantity, cost, bare, realised, income, fees,
+                          fees_separate, removed, flow_in, flow_out, accounts, missing)
+    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)
+        ON CONFLICT (portfolio_id, asset) DO UPDATE
+       SET component = excluded.component, quantity = excluded.quantity, cost = excluded.cost, bare = excluded.bare,
+           realised = excluded.realised, income = excluded.income, fees = excluded.fees,
+           fees_separate = excluded.fees_separate, removed = excluded.removed, flow_in = excluded.flow_in,
+           flow_out = excluded.flow_out, accounts = excluded.accounts, missing = excluded.missing
+"""
 
 
 class BookStatements(Statements):
@@ -91,7 +131,7 @@ class BookStatements(Statements):
     async def segment_before(self, portfolio_id: int, component: str, key: Key | None) -> Segment | None:
         """Only whole segments serve as a start: the last one, being short, is made again."""
         row = await self._db.fetchrow(
-            "SELECT no, postings, last_at_us, last_rank, last_seq, last_leg, ''::bytea AS matches, ''::bytea AS days, state "
+            "SELECT no, postings, last_at_us, last_rank, last_seq, last_leg, ''::bytea AS matches, ''::bytea AS days, state, sums "
             "FROM segment WHERE portfolio_id = $1 AND owner_id = $2 AND component = $3 AND state IS NOT NULL AND full_length "
             "AND (last_at_us, last_rank, last_seq, last_leg) < ($4, $5, $6, $7) ORDER BY no DESC LIMIT 1",
             portfolio_id, self._owner, component, *(key or (2**62, 0, 0, 0)),
@@ -107,27 +147,18 @@ class BookStatements(Statements):
         keep: Collection[int],
         full: int,
     ) -> None:
-        """Drop what the replay made obsolete, then put the new ones."""
-        where = "portfolio_id = $1 AND owner_id = $2 AND component = $3"
-        await self._db.execute(
-            f"DELETE FROM segment WHERE {where} AND no >= $4",  # noqa: S608 - fixed text
-            portfolio.id, self._owner, component, from_no,
-        )  # fmt: skip
-        await self._db.execute(
-            f"UPDATE segment SET state = NULL WHERE {where} AND state IS NOT NULL AND NOT no = ANY ($4::int[])",  # noqa: S608 - fixed text
-            portfolio.id, self._owner, component, list(keep),
-        )  # fmt: skip
-        await self._db.executemany(
-            "INSERT INTO segment (portfolio_id, component, no, owner_id, postings, full_length, last_at_us, last_rank, "
-            "last_seq, last_leg, matches, days, state) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)",
-            [
-                (
-                    portfolio.id, component, segment.no, self._owner, segment.postings, segment.postings >= full,
-                    *segment.last_key, segment.matches, segment.days, segment.state,
-                )
-                for segment in segments
-            ],
-        )  # fmt: skip
+        """One statement: what the replay made obsolete goes, older checkpoints that are not kept as well."""
+        for first in range(0, max(1, len(segments)), SEGMENTS_AT_ONCE):
+            part = segments[first : first + SEGMENTS_AT_ONCE]
+            keys = zip(*(segment.last_key for segment in part), strict=True) if part else ([], [], [], [])
+            await self._db.execute(
+                _REPLACE_SEGMENTS,
+                portfolio.id, self._owner, component, from_no, from_no + len(segments), list(keep),
+                [segment.no for segment in part], [segment.postings for segment in part],
+                [segment.postings >= full for segment in part], *map(list, keys),
+                [segment.matches for segment in part], [segment.days for segment in part],
+                [segment.state for segment in part], [segment.sums for segment in part],
+            )  # fmt: skip
 
     async def drop_component(self, portfolio_id: int, component: str) -> None:
         """Its assets are grouped otherwise now, or gone."""
@@ -143,7 +174,7 @@ class BookStatements(Statements):
         """In the order of the books."""
         found = await self._db.fetch(
             "SELECT component, no, postings, last_at_us, last_rank, last_seq, last_leg, matches, days, "
-            "CASE WHEN no = max(no) OVER (PARTITION BY component) THEN state END AS state "
+            "CASE WHEN no = max(no) OVER (PARTITION BY component) THEN state END AS state, NULL::bytea AS sums "
             "FROM segment WHERE portfolio_id = $1 AND owner_id = $2 AND ($3::text[] IS NULL OR component = ANY ($3)) "
             "ORDER BY component, no",
             portfolio_id, self._owner, None if components is None else list(components),
@@ -187,19 +218,14 @@ class BookStatements(Statements):
         positions: Sequence[tuple[Position, Sequence[tuple[int, Decimal, Decimal]]]],
     ) -> None:
         """All positions of a component at once."""
-        await self._db.execute(
-            "DELETE FROM position WHERE portfolio_id = $1 AND owner_id = $2 AND component = $3",
-            portfolio.id, self._owner, component,
-        )  # fmt: skip
+        names = [position.asset for position, _ in positions]
         await self._db.executemany(
-            "INSERT INTO position (portfolio_id, asset, owner_id, component, quantity, cost, bare, realised, income, fees, "
-            "fees_separate, removed, flow_in, flow_out, accounts, missing) "
-            "VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)",
+            _REPLACE_POSITION,
             [
                 (
                     portfolio.id, p.asset, self._owner, component, p.quantity, p.cost, p.bare, p.realised, p.income,
                     p.fees, p.fees_separate, p.removed, p.flow_in, p.flow_out, dict(p.accounts),
-                    [list(item) for item in missing],
+                    [list(item) for item in missing], names,
                 )
                 for p, missing in positions
             ],

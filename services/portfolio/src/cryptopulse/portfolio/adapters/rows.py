@@ -105,6 +105,7 @@ def segment_of(row: Mapping[str, Any]) -> Segment:
         matches=row["matches"],
         days=row["days"],
         state=row["state"],
+        sums=row["sums"],
     )
 
 

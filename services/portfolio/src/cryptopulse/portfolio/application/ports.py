@@ -69,7 +69,7 @@ class Recorded:
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """At most 500 replayed postings of a group of assets: what they did, and maybe the state after them."""
+    """At most 500 replayed postings of a group of assets: what they did, and maybe the state after them with its sums."""
 
     no: int
     postings: int
@@ -77,6 +77,7 @@ class Segment:
     matches: bytes
     days: bytes
     state: bytes | None
+    sums: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,8 +21,11 @@ from cryptopulse.portfolio.domain.book import (
     DayEnd,
     Match,
     OversellError,
+    PackedAssetRow,
     Policy,
+    PoolSums,
     checkpoint,
+    pool_sums,
     restore,
 )
 from cryptopulse.portfolio.domain.money import OutOfRangeError
@@ -37,6 +40,8 @@ LONG_REPLAY: Final = 15_000
 
 _encode: Final = msgspec.msgpack.Encoder().encode
 _states: Final = msgspec.msgpack.Decoder(list[AssetRow])
+_packed_states: Final = msgspec.msgpack.Decoder(list[PackedAssetRow])
+_sums: Final = msgspec.msgpack.Decoder(PoolSums)
 _matches: Final = msgspec.msgpack.Decoder(list[Match])
 _days: Final = msgspec.msgpack.Decoder(list[DayEnd])
 Touched = Mapping[str, Key | None]
@@ -105,7 +110,7 @@ async def _rebuild_group(
         )
     postings = await unit.postings(portfolio.id, group, start.last_key if start else None)
     policy = portfolio.policy()
-    base = restore(policy, _states.decode(start.state)) if start and start.state else None
+    base = _restored(policy, start) if start else None
     from_no = start.no + 1 if start else 0
     if len(postings) > LONG_REPLAY:
         book, segments = await asyncio.to_thread(replayed, base or Book(policy), postings, from_no)
@@ -117,6 +122,13 @@ async def _rebuild_group(
     count = from_no + len(segments)
     await unit.replace_segments(portfolio, component, from_no, segments, states_kept(count), SEGMENT)
     await unit.replace_positions(portfolio, component, [_position(asset) for asset in _known(book, group)])
+
+
+def _restored(policy: Policy, start: Segment) -> Book | None:
+    if start.state is None:
+        return None
+    sums = _sums.decode(start.sums) if start.sums else None
+    return restore(policy, _packed_states.decode(start.state), sums)
 
 
 @contextmanager
@@ -145,12 +157,17 @@ def _replayed(book: Book, postings: Sequence[Posting], from_no: int) -> tuple[Bo
             part = postings[offset : offset + SEGMENT]
             book.replay(part)
             number = from_no + len(segments)
-            state = _encode(checkpoint(book, shared=True)) if number in keep else None
+            if number in keep:
+                state, sums = _encode(checkpoint(book, shared=True)), _encode(pool_sums(book))
+            else:
+                state = sums = None
             if offset + SEGMENT >= len(postings):
                 book.finish()
             assert book.last_key is not None
             segments.append(
-                Segment(number, len(part), book.last_key, _encode(book.matches), _encode(book.days), state)
+                Segment(
+                    number, len(part), book.last_key, _encode(book.matches), _encode(book.days), state, sums
+                )
             )
             book.matches, book.days = [], []
     except OversellError as error:

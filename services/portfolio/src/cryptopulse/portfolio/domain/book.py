@@ -12,14 +12,14 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from cryptopulse.portfolio.domain.lots import Lot, LotRow, Method, Pool
-from cryptopulse.portfolio.domain.money import ZERO, kept, share
-from cryptopulse.portfolio.domain.postings import FEE_KINDS, INCOME_KINDS, Key, Posting, key_of
+from cryptopulse.portfolio.domain.lots import Lot, LotRow, Method, PackedLot, Pool, Sums
+from cryptopulse.portfolio.domain.money import CONTEXT, STEP, ZERO, kept
+from cryptopulse.portfolio.domain.postings import INCOME_KINDS, Key, Posting, key_of
 
 DAY_US: Final = 86_400_000_000
 DUST: Final = Decimal("1e-12")
 """A disposal that exceeds the holding by at most this part of itself closes the holding."""
-FEE_LEGS: Final = frozenset({"fee_leg", "fee_expense"})
+FEE_KINDS: Final = frozenset({"fee", "fee_leg", "fee_expense"})
 UNCOVERED: Final = "uncovered"
 """The lot id of units that were sold without any acquisition on record, at zero cost and on request only."""
 
@@ -94,7 +94,7 @@ class AssetBook:
     """
 
     __slots__ = (
-        "accounts", "asset", "day", "fees", "fees_separate", "flow_in", "flow_out",
+        "accounts", "asset", "day", "day_over_us", "fees", "fees_separate", "flow_in", "flow_out",
         "income", "missing", "order", "pools", "realised", "removed",
     )  # fmt: skip
 
@@ -104,6 +104,8 @@ class AssetBook:
         self.accounts: dict[str, Decimal] = {}
         self.order = 0
         self.day = -1
+        self.day_over_us = -(2**63)
+        """When a posting belongs to a later day."""
         self.realised = self.income = self.fees = self.fees_separate = ZERO
         self.removed = self.flow_in = self.flow_out = ZERO
         self.missing: list[Missing] = []
@@ -142,28 +144,91 @@ class Book:
     last_key: Key | None = None
 
     def replay(self, postings: Iterable[Posting]) -> None:
-        """Apply postings, already in order. Raises `OversellError` at the first that is not covered."""
-        assets = self.assets
-        appliers = {
-            "A": self._acquire, "D": self._dispose, "R": self._remove,
-            "M": self._move, "S": self._split, "N": self._rename, "F": self._fee,
-        }  # fmt: skip
+        """Apply postings, already in order. Raises `OversellError` at the first that is not covered.
+
+        Acquisitions and disposals, nearly all of every book, are done here without a call of their own: with ten thousand
+        of them the calls would cost more than the decimals.
+        """
+        assets, note, policy = self.assets, self.matches.append, self.policy
+        by_account, fees_in_cost = policy.account_pools, policy.fees_in_cost
+        others = {"R": self._remove, "M": self._move, "S": self._split, "N": self._rename, "F": self._fee}
         posting: Posting | None = None
         for posting in postings:
-            name = posting.asset
-            book = assets.get(name)
+            at_us, _, seq, _, op, kind, asset, account, wanted, value, fee, flow, _, acquired, uncovered_ok = posting
+            book = assets.get(asset)
             if book is None:
-                book = assets[name] = AssetBook(name)
-            day = posting.at_us // DAY_US
-            if book.day != day:
-                self._turn_day(book, day)
-            flow = posting.flow
+                book = assets[asset] = AssetBook(asset)
+            if at_us >= book.day_over_us:
+                self._turn_day(book, at_us // DAY_US)
             if flow:
-                if flow > 0:
+                if flow > ZERO:
                     book.flow_in += flow
                 else:
                     book.flow_out -= flow
-            appliers[posting.op](book, posting)
+            if op == "A":
+                if fee:
+                    book.fees += fee
+                    if fees_in_cost:
+                        worth = value + fee
+                    else:
+                        worth = value
+                        book.fees_separate += fee
+                else:
+                    worth = value
+                book.order = order = book.order + 1
+                name = str(seq) if kind != "cash" else f"{seq}#cash"
+                pool = book.pools.get(account if by_account else "") or self._pool(book, account)
+                pool.add(
+                    Lot(name, name, at_us if acquired is None else acquired, order, wanted, worth, wanted, worth, value)
+                )
+                accounts = book.accounts
+                held = accounts.get(account)
+                if held is None:
+                    _shift(book, account, wanted)
+                else:
+                    accounts[account] = held + wanted
+                if kind in INCOME_KINDS:
+                    book.income += value
+            elif op == "D":
+                pool = book.pools.get(account if by_account else "") or self._pool(book, account)
+                covered = wanted if wanted <= pool.quantity else self._covered(book, pool, posting)
+                if fee:
+                    book.fees += fee
+                    if fees_in_cost:
+                        left = value - fee
+                    else:
+                        left = value
+                        book.fees_separate += fee
+                else:
+                    left = value
+                fee_leg = 0
+                if kind in FEE_KINDS:
+                    fee_leg = 0 if kind == "fee" else 1
+                    if kind != "fee_leg":
+                        book.fees += value
+                        book.fees_separate += value
+                units = wanted if uncovered_ok else covered
+                realised = book.realised + left
+                for lot, quantity, cost, _ in pool.take(covered):
+                    if quantity == units:
+                        part, left = left, ZERO
+                    else:
+                        part = (left * quantity / units).quantize(STEP, None, CONTEXT)  # `share`, without the call
+                        left -= part
+                        units -= quantity
+                    realised -= cost
+                    note(Match(seq, fee_leg, kind, at_us, asset, account, lot.id, lot.acquired_us, quantity, part, cost))
+                book.realised = realised
+                if left:  # units without any acquisition on record, or a value without units
+                    note(Match(seq, fee_leg, kind, at_us, asset, account, UNCOVERED, at_us, units, left, ZERO))
+                accounts = book.accounts
+                held = accounts.get(account, ZERO) - covered
+                if held:
+                    accounts[account] = held
+                else:
+                    accounts.pop(account, None)
+            else:
+                others[op](book, posting)
         if posting is not None:
             self.last_key = key_of(posting)
 
@@ -172,6 +237,7 @@ class Book:
             if book.day >= 0:
                 self.days.append(book.day_end())
             book.day = day
+        book.day_over_us = (day + 1) * DAY_US
 
     def finish(self) -> None:
         """Note the day ends of the last day of every asset; the book is only read afterwards."""
@@ -185,42 +251,6 @@ class Book:
             pool = book.pools[name] = Pool(policy.method)
         return pool
 
-    def _charge(self, book: AssetBook, fee: Decimal) -> Decimal:
-        """Note the fee of a main leg; returns what of it belongs into cost or proceeds."""
-        book.fees += fee
-        if self.policy.fees_in_cost:
-            return fee
-        book.fees_separate += fee
-        return ZERO
-
-    def _acquire(self, book: AssetBook, posting: Posting) -> None:
-        at_us, _, seq, _, _, kind, _, account, quantity, bare, fee, _, _, acquired, _ = posting
-        cost = bare + self._charge(book, fee) if fee else bare
-        book.order = order = book.order + 1
-        name = f"{seq}#cash" if kind == "cash" else str(seq)
-        pool = self._pool(book, account)
-        pool.add(
-            Lot(
-                name,
-                name,
-                at_us if acquired is None else acquired,
-                order,
-                quantity,
-                cost,
-                quantity,
-                cost,
-                bare,
-            )
-        )
-        accounts = book.accounts
-        held = accounts.get(account)
-        if held is None:
-            _shift(book, account, quantity)
-        else:
-            accounts[account] = held + quantity
-        if kind in INCOME_KINDS:
-            book.income += bare
-
     def _covered(self, book: AssetBook, pool: Pool, posting: Posting) -> Decimal:
         """How many of the wanted units can be taken: all of them, or what is held within dust or on request."""
         wanted, held = posting.quantity, pool.quantity
@@ -230,36 +260,6 @@ class Book:
             raise OversellError(posting, held)
         book.missing.append(Missing(posting.seq, posting.asset, held, wanted - held))
         return held
-
-    def _dispose(self, book: AssetBook, posting: Posting) -> None:
-        at_us, _, seq, _, _, kind, asset, account, wanted, value, fee, _, _, _, uncovered_ok = posting
-        pool = self._pool(book, account)
-        covered = wanted if wanted <= pool.quantity else self._covered(book, pool, posting)
-        left = value - self._charge(book, fee) if fee else value
-        if kind in FEE_KINDS:
-            book.fees += value
-            book.fees_separate += value
-        fee_leg = 1 if kind in FEE_LEGS else 0
-        note = self.matches.append
-        units = wanted if uncovered_ok else covered
-        cost_before = pool.cost
-        book.realised += left
-        for lot, quantity, cost, _ in pool.take(covered):
-            if quantity == units:
-                part, left = left, ZERO
-            else:
-                part = share(left, quantity, units)
-                left -= part
-                units -= quantity
-            note(
-                Match(
-                    seq, fee_leg, kind, at_us, asset, account, lot.id, lot.acquired_us, quantity, part, cost
-                )
-            )
-        if left:  # units without any acquisition on record, or a value without units
-            note(Match(seq, fee_leg, kind, at_us, asset, account, UNCOVERED, at_us, units, left, ZERO))
-        book.realised -= cost_before - pool.cost
-        _shift(book, account, -covered)
 
     def _remove(self, book: AssetBook, posting: Posting) -> None:
         pool = self._pool(book, posting.account)
@@ -347,22 +347,54 @@ class AssetRow(NamedTuple):
     pools: list[PoolRow]
 
 
+class PackedPoolRow(NamedTuple):
+    """A `PoolRow` whose lots are still packed."""
+
+    name: str
+    lots: list[PackedLot]
+
+
+class PackedAssetRow(NamedTuple):
+    """An `AssetRow` whose lots are still packed: the same bytes, read for a replay."""
+
+    asset: str
+    order: int
+    day: int
+    totals: list[Decimal]
+    accounts: dict[str, Decimal]
+    missing: list[Missing]
+    pools: list[PackedPoolRow]
+
+
+PoolSums = dict[str, dict[str, Sums]]
+"""Asset -> pool -> its sums."""
 _TOTALS: Final = ("realised", "income", "fees", "fees_separate", "removed", "flow_in", "flow_out")
 
 
 def checkpoint(book: Book, *, shared: bool = False) -> list[AssetRow]:
-    """The whole state after the last posting as a value; `shared` lots go on changing with the book."""
+    """The whole state after the last posting as a value; `shared`: to be encoded at once, see `Pool.packable`."""
+    lots_of = Pool.packable if shared else Pool.open_lots
     return [
         AssetRow(
             asset.asset, asset.order, asset.day, [getattr(asset, name) for name in _TOTALS],
             dict(asset.accounts), list(asset.missing),
-            [PoolRow(name, pool.open_lots(shared=shared)) for name, pool in sorted(asset.pools.items())],
+            [PoolRow(name, lots_of(pool)) for name, pool in sorted(asset.pools.items())],
         )
         for asset in sorted(book.assets.values(), key=lambda asset: asset.asset)
     ]  # fmt: skip
 
 
-def restore(policy: Policy, rows: Iterable[AssetRow]) -> Book:
+def pool_sums(book: Book) -> PoolSums:
+    """What the lots of every pool sum to, so that a replay can go on without reading them all."""
+    return {
+        asset.asset: {name: (pool.quantity, pool.cost, pool.bare) for name, pool in asset.pools.items()}
+        for asset in book.assets.values()
+    }
+
+
+def restore(
+    policy: Policy, rows: Iterable[AssetRow | PackedAssetRow], sums: PoolSums | None = None
+) -> Book:
     """A book that goes on from a checkpoint exactly as if it had replayed everything before."""
     book = Book(policy)
     for row in rows:
@@ -373,5 +405,5 @@ def restore(policy: Policy, rows: Iterable[AssetRow]) -> Book:
         asset.accounts, asset.missing = dict(row.accounts), list(row.missing)
         for pool_row in row.pools:
             pool = asset.pools[pool_row.name] = Pool(policy.method)
-            pool.restore(pool_row.lots)
+            pool.restore(pool_row.lots, sums[row.asset][pool_row.name] if sums else None)
     return book

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 from bisect import insort
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Sequence
 from copy import copy
 from decimal import Decimal
 from heapq import heappop, heappush
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import msgspec
 
-from cryptopulse.portfolio.domain.money import ZERO, kept, share
+from cryptopulse.portfolio.domain.money import CONTEXT, STEP, ZERO, kept, share
 
 Method = Literal["fifo", "lifo", "hifo", "lofo", "average"]
 METHODS: Final[tuple[Method, ...]] = ("fifo", "lifo", "hifo", "lofo", "average")
@@ -41,11 +41,21 @@ class Lot(msgspec.Struct, array_like=True, gc=False):
 
 
 LotRow = Lot
+PackedLot = msgspec.Raw
+"""A lot in the form of checkpoints. Most lots pass a write untouched and are written again as they were read."""
+Sums = tuple[Decimal, Decimal, Decimal]
+"""Units, cost and bare cost of a pool."""
 Taken = tuple[Lot, Decimal, Decimal, Decimal]
 """A part of a lot that was consumed: the lot, units, cost, bare cost."""
 
 
-def _age(lot: Lot) -> tuple[int, int]:
+_pack: Final = msgspec.msgpack.Encoder().encode
+_unpack: Final = msgspec.msgpack.Decoder(Lot).decode
+
+
+def _age(lot: Lot | PackedLot) -> tuple[int, int]:
+    if type(lot) is not Lot:
+        lot = _unpack(lot)
     return lot.acquired_us, lot.order
 
 
@@ -57,19 +67,31 @@ class Pool:
     by cost need a heap.
     """
 
-    __slots__ = ("_aged", "_heap", "_method", "bare", "cost", "quantity")
+    __slots__ = ("_aged", "_heap", "_method", "_packed", "bare", "cost", "quantity")
 
     def __init__(self, method: Method) -> None:
         self._method = method
-        self._aged: deque[Lot] | None = None if method in {"hifo", "lofo"} else deque()
+        self._aged: deque[Lot | PackedLot] | None = None if method in {"hifo", "lofo"} else deque()
         self._heap: list[tuple[Decimal, int, int, Lot]] = []
+        self._packed: dict[str, PackedLot] = {}
+        """Lots by id as they were packed for a checkpoint, as long as nothing was taken from them."""
         self.quantity = ZERO
         self.cost = ZERO
         self.bare = ZERO
 
     def add(self, lot: Lot) -> None:
         """Take a lot in."""
-        self._push(lot)
+        aged = self._aged
+        if aged:
+            last = aged[-1]
+            if type(last) is not Lot:
+                last = aged[-1] = _unpack(last)
+            if last.acquired_us < lot.acquired_us:
+                aged.append(lot)
+            else:
+                insort(aged, lot, key=_age)
+        else:
+            self._push(lot)
         self.quantity += lot.remaining
         self.cost += lot.cost
         self.bare += lot.bare
@@ -79,15 +101,13 @@ class Pool:
         if aged is None:
             unit = lot.opened_cost / lot.opened
             heappush(self._heap, (-unit if self._method == "hifo" else unit, lot.acquired_us, lot.order, lot))
-        elif not aged or aged[-1].acquired_us < lot.acquired_us:
-            aged.append(lot)
         else:
             insort(aged, lot, key=_age)
 
     def _lots(self) -> list[Lot]:
         """Those that are open, oldest first."""
         if self._aged is not None:
-            return list(self._aged)
+            return [lot if type(lot) is Lot else _unpack(lot) for lot in self._aged]
         return sorted((entry[3] for entry in self._heap), key=_age)
 
     def take(self, quantity: Decimal) -> list[Taken]:
@@ -95,25 +115,31 @@ class Pool:
         if self._method == "average":
             return self._take_average(quantity)
         taken: list[Taken] = []
-        aged, heap = self._aged, self._heap
+        aged, heap, packed = self._aged, self._heap, self._packed
         end = -1 if self._method == "lifo" else 0
         left = quantity
         all_cost, all_bare = self.cost, self.bare
         while left:
-            lot = heap[0][3] if aged is None else aged[end]
-            whole, lot_cost, lot_bare = lot.remaining, lot.cost, lot.bare
-            if whole <= left:
+            if aged is None:
+                lot = heap[0][3]
+            else:
+                lot = aged[end]
+                if type(lot) is not Lot:
+                    lot = aged[end] = _unpack(lot)
+            part, cost, bare = lot.remaining, lot.cost, lot.bare
+            if part <= left:
                 if aged is None:
                     heappop(heap)
                 else:
                     del aged[end]
-                lot.remaining = lot.cost = lot.bare = ZERO
-                part, cost, bare = whole, lot_cost, lot_bare
             else:
+                whole, lot_cost, lot_bare = part, cost, bare
                 part = left
-                cost = share(lot_cost, part, whole)
-                bare = cost if lot_bare == lot_cost else share(lot_bare, part, whole)
+                cost = (lot_cost * part / whole).quantize(STEP, None, CONTEXT)
+                bare = cost if lot_bare == lot_cost else (lot_bare * part / whole).quantize(STEP, None, CONTEXT)
                 lot.remaining, lot.cost, lot.bare = whole - part, lot_cost - cost, lot_bare - bare
+                if packed:
+                    packed.pop(lot.id, None)
             left -= part
             all_cost -= cost
             all_bare -= bare
@@ -132,6 +158,7 @@ class Pool:
         assert aged is not None
         while left:
             lot = aged[0]
+            assert type(lot) is Lot  # under average cost none is packed
             part = min(lot.remaining, left)
             lot.remaining -= part
             if not lot.remaining:
@@ -153,7 +180,7 @@ class Pool:
     def scale(self, new: Decimal, old: Decimal) -> None:
         """Multiply all units by new/old; costs and dates stay. A unit below 24 decimals is rounded half-even."""
         lots = self._lots()
-        self._heap = []
+        self._heap, self._packed = [], {}
         if self._aged is not None:
             self._aged = deque()
         self.quantity = ZERO
@@ -168,14 +195,11 @@ class Pool:
                 self.cost -= lot.cost
                 self.bare -= lot.bare
 
-    def open_lots(self, *, shared: bool = False) -> list[LotRow]:
-        """The open lots, oldest first. Under average cost every unit carries the pool's cost.
-
-        Copies, unless `shared`: those go on changing with the book, and are for whoever writes them down at once.
-        """
+    def open_lots(self) -> list[LotRow]:
+        """The open lots, oldest first, as copies. Under average cost every unit carries the pool's cost."""
         lots = self._lots()
         if self._method != "average":
-            return lots if shared else [copy(lot) for lot in lots]
+            return [copy(lot) for lot in lots]
         rows: list[LotRow] = []
         units, cost, bare = self.quantity, self.cost, self.bare
         for lot in lots:
@@ -184,7 +208,27 @@ class Pool:
             units, cost, bare = units - lot.remaining, cost - part_cost, bare - part_bare
         return rows
 
-    def restore(self, rows: Iterable[LotRow]) -> None:
-        """Put the lots of a checkpoint back."""
-        for row in rows:
-            self.add(copy(row))
+    def packable(self) -> list[Any]:
+        """As `open_lots`, to be encoded at once. What is packed stays so: later checkpoints hold most lots unchanged."""
+        if self._method == "average":
+            return self.open_lots()
+        known = self._packed
+        rows: list[PackedLot] = []
+        for lot in self._lots() if self._aged is None else self._aged:
+            if type(lot) is Lot:
+                row = known.get(lot.id)
+                if row is None:
+                    row = known[lot.id] = PackedLot(_pack(lot))
+                rows.append(row)
+            else:
+                rows.append(lot)
+        return rows
+
+    def restore(self, rows: Sequence[Lot | PackedLot], sums: Sums | None = None) -> None:
+        """Put the lots of a checkpoint back. Where lots go by age and their sums are known, packed ones stay packed."""
+        if sums is None or self._method not in {"fifo", "lifo"}:
+            for row in rows:
+                self.add(copy(row) if type(row) is Lot else _unpack(row))
+            return
+        self._aged = deque(copy(row) if type(row) is Lot else row for row in rows)
+        self.quantity, self.cost, self.bare = sums
