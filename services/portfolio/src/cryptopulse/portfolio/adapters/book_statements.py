@@ -79,13 +79,15 @@ class BookStatements(Statements):
                 portfolio.id, coin.asset, self._owner, coin.coin_id, coin.name, coin.symbol,
             )  # fmt: skip
 
-    async def renames(self, portfolio_id: int) -> list[tuple[str, str]]:
-        """Edges between assets whose lots flow from one to the other."""
+    async def grouping(self, portfolio_id: int) -> tuple[dict[str, str], list[tuple[str, str]]]:
+        """How assets are grouped in what is stored, and the edges between those whose lots flow into each other."""
         found = await self._db.fetch(
-            "SELECT DISTINCT asset, target FROM leg WHERE portfolio_id = $1 AND owner_id = $2 AND op = 'N'",
+            "SELECT asset, component AS other, false AS renamed FROM position WHERE portfolio_id = $1 AND owner_id = $2 "
+            "UNION ALL SELECT DISTINCT asset, target, true FROM leg WHERE portfolio_id = $1 AND owner_id = $2 AND op = 'N'",
             portfolio_id, self._owner,
         )  # fmt: skip
-        return [(row["asset"], row["target"]) for row in found]
+        components = {row["asset"]: row["other"] for row in found if not row["renamed"]}
+        return components, [(row["asset"], row["other"]) for row in found if row["renamed"]]
 
     async def postings(
         self, portfolio_id: int, assets: Sequence[str], after: Key | None, until_us: int | None = None
@@ -110,15 +112,19 @@ class BookStatements(Statements):
     async def _read_postings(
         self, portfolio_id: int, assets: Sequence[str], after: Key | None, until_us: int | None
     ) -> list[Posting]:
-        """As arrays of columns."""
+        """As arrays of columns; one that is the same in all legs as an array of one."""
         row = await self._db.fetchrow(
             """
             SELECT array_agg(at_us) AS at_us, array_agg(rank) AS rank, array_agg(seq) AS seq, array_agg(leg) AS leg,
-                   array_agg(op) AS op, array_agg(kind) AS kind, array_agg(asset) AS asset,
-                   array_agg(account) AS account, string_agg(trim_scale(quantity)::text, ' ') AS quantity,
+                   array_agg(op) AS op, array_agg(kind) AS kind,
+                   CASE WHEN min(asset) = max(asset) THEN array[min(asset)] ELSE array_agg(asset) END AS asset,
+                   CASE WHEN min(account) = max(account) THEN array[min(account)] ELSE array_agg(account) END AS account,
+                   string_agg(trim_scale(quantity)::text, ' ') AS quantity,
                    string_agg(trim_scale(value)::text, ' ') AS value, string_agg(trim_scale(fee)::text, ' ') AS fee,
-                   string_agg(trim_scale(flow)::text, ' ') AS flow, array_agg(target) AS target,
-                   array_agg(acquired_us) AS acquired_us, array_agg(uncovered_ok) AS uncovered_ok
+                   string_agg(trim_scale(flow)::text, ' ') AS flow,
+                   CASE WHEN count(target) = 0 THEN array[NULL] ELSE array_agg(target) END AS target,
+                   CASE WHEN count(acquired_us) = 0 THEN array[NULL]::bigint[] ELSE array_agg(acquired_us) END AS acquired_us,
+                   CASE WHEN bool_or(uncovered_ok) THEN array_agg(uncovered_ok) ELSE array[false] END AS uncovered_ok
               FROM (SELECT * FROM leg
                      WHERE portfolio_id = $1 AND owner_id = $2 AND asset = ANY ($3::text[])
                        AND (at_us, rank, seq, leg) > ($4, $5, $6, $7) AND at_us <= $8

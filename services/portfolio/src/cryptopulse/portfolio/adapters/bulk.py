@@ -17,12 +17,16 @@ _TYPES: Final = {
 }  # fmt: skip
 
 
+def typed_arrays(columns: Sequence[str], start: int) -> str:
+    """The parameters of `unnest`, from `$start` on: an array for each column."""
+    return ", ".join(f"${n}::{_TYPES.get(name, 'text')}[]" for n, name in enumerate(columns, start=start))
+
+
 async def insert_rows(
     connection: Connection, table: str, columns: Sequence[str], records: Sequence[Sequence[Any]]
 ) -> None:
     """Insert records, some thousand a statement. `table` and `columns` are fixed names of the schema."""
-    arrays = ", ".join(f"${n}::{_TYPES.get(name, 'text')}[]" for n, name in enumerate(columns, start=1))
-    statement = f"INSERT INTO {table} ({', '.join(columns)}) SELECT * FROM unnest({arrays})"  # noqa: S608 - fixed names
+    statement = f"INSERT INTO {table} ({', '.join(columns)}) SELECT * FROM unnest({typed_arrays(columns, 1)})"  # noqa: S608 - fixed names
     for first in range(0, len(records), ROWS_AT_ONCE):
         part = records[first : first + ROWS_AT_ONCE]
         await connection.execute(statement, *(list(column) for column in zip(*part, strict=True)))

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Collection, Sequence
-from typing import Final
+from typing import Any, Final
 
 import asyncpg
 
 from cryptopulse.common.errors import Conflict, NotFound
 from cryptopulse.portfolio.adapters import rows
-from cryptopulse.portfolio.adapters.bulk import ROWS_AT_ONCE, insert_rows
+from cryptopulse.portfolio.adapters.bulk import ROWS_AT_ONCE, insert_rows, typed_arrays
 from cryptopulse.portfolio.adapters.statements import Statements
 from cryptopulse.portfolio.application.ports import Filter, Portfolio, Recorded
 from cryptopulse.portfolio.domain.postings import Posting
@@ -20,6 +20,29 @@ _REVISION: Final = (
     "JOIN transaction_revision r USING (portfolio_id, id, revision) "
     "LEFT JOIN asset a ON a.portfolio_id = r.portfolio_id AND a.asset = r.asset "
 )
+
+
+def _place(column: str) -> str:
+    return f"${rows.REVISION_COLUMNS.index(column) + 1}"
+
+
+_CHANGED: Final = ("revision", "at_us", "asset", "kind", "account", "external_id", "fingerprint")
+_RECORD: Final = f"""
+    WITH recorded AS (
+        INSERT INTO transaction_revision ({", ".join(rows.REVISION_COLUMNS)})
+        VALUES ({", ".join(map(_place, rows.REVISION_COLUMNS))})
+    ), counts AS (
+        INSERT INTO transaction_current ({", ".join(rows.CURRENT_COLUMNS)})
+        VALUES ({", ".join(map(_place, rows.CURRENT_COLUMNS))})
+            ON CONFLICT (portfolio_id, id) DO UPDATE SET {", ".join(f"{name} = excluded.{name}" for name in _CHANGED)}
+    ), counted AS (
+        UPDATE portfolio SET transaction_count = transaction_count + ${len(rows.REVISION_COLUMNS) + 1}::int
+         WHERE owner_id = {_place("owner_id")} AND id = {_place("portfolio_id")} AND ${len(rows.REVISION_COLUMNS) + 1}::int <> 0
+    )
+    INSERT INTO leg ({", ".join(rows.LEG_COLUMNS)})
+    SELECT {_place("portfolio_id")}, {_place("owner_id")}, legs.*
+      FROM unnest({typed_arrays(rows.LEG_COLUMNS[2:], len(rows.REVISION_COLUMNS) + 2)}) AS legs
+"""  # noqa: S608 - fixed columns
 
 
 class LedgerStatements(Statements):
@@ -42,9 +65,10 @@ class LedgerStatements(Statements):
         """Revisions first, then which counts, then legs; in bulk."""
         try:
             if len(items) == 1:
-                await self._add_one(portfolio, ids[0], 1, items[0][0], now_us)
-            else:
-                await self._add_many(portfolio, items, ids, now_us)
+                (transaction, postings), (number,) = items[0], ids
+                await self._record(portfolio, number, 1, transaction, postings, now_us, counted=1)
+                return
+            await self._add_many(portfolio, items, ids, now_us)
         except asyncpg.UniqueViolationError as error:
             raise Conflict(
                 "A transaction with this external_id or the same content from a file is recorded already.",
@@ -53,29 +77,27 @@ class LedgerStatements(Statements):
         await self._add_legs(portfolio, [posting for _, postings in items for posting in postings])
         await self._count(portfolio.id, len(items))
 
-    async def _add_one(
-        self, portfolio: Portfolio, transaction_id: int, revision: int, transaction: Transaction, now_us: int,
-        *, voided: bool = False,
+    async def _record(
+        self, portfolio: Portfolio, transaction_id: int, revision: int, transaction: Transaction,
+        postings: Sequence[Posting], now_us: int, *, counted: int,
     ) -> None:  # fmt: skip
-        values = (
-            portfolio.id, transaction_id, revision, self._owner, voided, now_us, *rows.transaction_row(transaction),
-        )  # fmt: skip
-        marks = ", ".join(f"${number}" for number in range(1, len(values) + 1))
+        """A revision that counts, with its legs: one statement."""
+        if self.changes is not None:
+            self.changes.add(postings)
+        legs = [posting[:] for posting in postings]
+        columns = zip(*legs, strict=True) if legs else [()] * len(Posting._fields)
         await self._db.execute(
-            f"INSERT INTO transaction_revision ({', '.join(rows.REVISION_COLUMNS)}) VALUES ({marks})",  # noqa: S608 - fixed columns
-            *values,
-        )
-        if voided:
-            return
-        await self._db.execute(
-            "INSERT INTO transaction_current (portfolio_id, id, revision, owner_id, at_us, asset, kind, account, "
-            "external_id, fingerprint) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) "
-            "ON CONFLICT (portfolio_id, id) DO UPDATE SET revision = excluded.revision, at_us = excluded.at_us, "
-            "asset = excluded.asset, kind = excluded.kind, account = excluded.account, "
-            "external_id = excluded.external_id, fingerprint = excluded.fingerprint",
-            portfolio.id, transaction_id, revision, self._owner, transaction.at_us, transaction.asset,
-            transaction.kind, transaction.account, transaction.external_id, transaction.fingerprint,
+            _RECORD,
+            *self._revision(portfolio, transaction_id, revision, transaction, now_us, voided=False),
+            counted, *map(list, columns),
         )  # fmt: skip
+
+    def _revision(
+        self, portfolio: Portfolio, transaction_id: int, revision: int, transaction: Transaction, now_us: int,
+        *, voided: bool,
+    ) -> tuple[Any, ...]:  # fmt: skip
+        row = rows.transaction_row(transaction)
+        return (portfolio.id, transaction_id, revision, self._owner, voided, now_us, *row)
 
     async def _add_many(
         self,
@@ -89,7 +111,7 @@ class LedgerStatements(Statements):
         for first in range(0, len(numbered), ROWS_AT_ONCE):
             part = numbered[first : first + ROWS_AT_ONCE]
             revisions = [
-                (portfolio.id, number, 1, self._owner, False, now_us, *rows.transaction_row(transaction))
+                self._revision(portfolio, number, 1, transaction, now_us, voided=False)
                 for number, transaction in part
             ]
             await insert_rows(self._db, "transaction_revision", rows.REVISION_COLUMNS, revisions)
@@ -121,8 +143,7 @@ class LedgerStatements(Statements):
     ) -> None:
         """The next revision takes the place of the old one's legs."""
         await self._drop_legs(portfolio.id, old.id)
-        await self._add_one(portfolio, old.id, old.revision + 1, new, now_us)
-        await self._add_legs(portfolio, postings)
+        await self._record(portfolio, old.id, old.revision + 1, new, postings, now_us, counted=0)
 
     async def void(self, portfolio: Portfolio, old: Recorded, now_us: int) -> None:
         """A void is a revision; nothing counts afterwards."""
@@ -131,7 +152,8 @@ class LedgerStatements(Statements):
             "DELETE FROM transaction_current WHERE portfolio_id = $1 AND id = $2 AND owner_id = $3",
             portfolio.id, old.id, self._owner,
         )  # fmt: skip
-        await self._add_one(portfolio, old.id, old.revision + 1, old.transaction, now_us, voided=True)
+        revision = self._revision(portfolio, old.id, old.revision + 1, old.transaction, now_us, voided=True)
+        await insert_rows(self._db, "transaction_revision", rows.REVISION_COLUMNS, [revision])
         await self._count(portfolio.id, -1)
 
     async def _drop_legs(self, portfolio_id: int, transaction_id: int) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
+from functools import partial
+from itertools import repeat
 from typing import Any, Final
 
 from cryptopulse.portfolio.application.ports import Coin, Portfolio, Recorded, Segment
-from cryptopulse.portfolio.domain.money import ZERO
 from cryptopulse.portfolio.domain.postings import Posting
 from cryptopulse.portfolio.domain.transactions import Transaction
 from cryptopulse.portfolio.domain.valuation import Position
@@ -110,15 +111,34 @@ def segment_of(row: Mapping[str, Any]) -> Segment:
 
 
 def postings_of_arrays(row: Mapping[str, Any]) -> list[Posting]:
-    """Legs that came as one array per column, decimals as text: far cheaper to read than ten thousand rows."""
+    """Legs that came as one array per column, decimals as text: far cheaper to read than ten thousand rows.
+
+    A column that is the same in all of them came as that one value.
+    """
     if row["at_us"] is None:
         return []
-    amounts: list[Sequence[Decimal]] = [
-        [Decimal(text) if text != "0" else ZERO for text in row[name].split(" ")]
-        for name in ("quantity", "value", "fee", "flow")
-    ]
+    count = len(row["at_us"])
     columns = (
-        row["at_us"], row["rank"], row["seq"], row["leg"], row["op"], row["kind"], row["asset"], row["account"],
-        *amounts, row["target"], row["acquired_us"], row["uncovered_ok"],
+        row["at_us"], row["rank"], row["seq"], row["leg"],
+        *(_column(row[name], count) for name in ("op", "kind", "asset", "account")),
+        *(_decimals(row[name].split(" ")) for name in ("quantity", "value", "fee", "flow")),
+        *(_column(row[name], count) for name in ("target", "acquired_us", "uncovered_ok")),
     )  # fmt: skip
-    return list(map(Posting._make, zip(*columns, strict=True)))
+    return list(map(_posting, zip(*columns, strict=False)))
+
+
+_posting: Final = partial(tuple.__new__, Posting)
+"""`Posting._make` without its check of the length, which the columns have."""
+
+
+def _column(values: Sequence[Any], count: int) -> Iterable[Any]:
+    return values if len(values) == count else repeat(values[0], count)
+
+
+def _decimals(texts: Sequence[str]) -> list[Decimal]:
+    """Each different text is read once where many are alike, as fees are."""
+    different = set(texts)
+    if 2 * len(different) > len(texts):
+        return list(map(Decimal, texts))
+    known = {text: Decimal(text) for text in different}
+    return [known[text] for text in texts]

@@ -190,8 +190,8 @@ class Unit(Protocol):
 
     async def coins(self, portfolio_id: int) -> list[Coin]: ...
     async def keep_coins(self, portfolio: Portfolio, coins: Sequence[Coin]) -> None: ...
-    async def renames(self, portfolio_id: int) -> list[tuple[str, str]]:
-        """Pairs (asset, what it became) over all current legs."""
+    async def grouping(self, portfolio_id: int) -> tuple[dict[str, str], list[tuple[str, str]]]:
+        """Asset -> component of every position, and the pairs (asset, what it became) over all current legs."""
         ...
 
     async def postings(

@@ -82,8 +82,8 @@ async def rebuild(unit: Unit, portfolio: Portfolio, touched: Touched) -> None:
 
     Raises `Invalid` naming the first transaction that is not covered; the unit of work must then be given up.
     """
-    stored = await unit.components(portfolio.id)
-    groups = groups_of([*stored, *touched], await unit.renames(portfolio.id))
+    stored, renames = await unit.grouping(portfolio.id)
+    groups = groups_of([*stored, *touched], renames)
     assets = set(touched)
     for asset in touched:
         old = stored.get(asset)
@@ -157,10 +157,9 @@ def _replayed(book: Book, postings: Sequence[Posting], from_no: int) -> tuple[Bo
             part = postings[offset : offset + SEGMENT]
             book.replay(part)
             number = from_no + len(segments)
-            if number in keep:
-                state, sums = _encode(checkpoint(book, shared=True)), _encode(pool_sums(book))
-            else:
-                state = sums = None
+            kept = number in keep
+            state = _encode(checkpoint(book, shared=True)) if kept else None
+            sums = _encode(pool_sums(book)) if kept else None
             if offset + SEGMENT >= len(postings):
                 book.finish()
             assert book.last_key is not None

@@ -127,8 +127,13 @@ class AssetBook:
 
     def day_end(self) -> DayEnd:
         """The state as the end of the day of the last posting."""
+        quantity = cost = bare = ZERO
+        for pool in self.pools.values():
+            quantity += pool.quantity
+            cost += pool.cost
+            bare += pool.bare
         return DayEnd(
-            self.day, self.asset, self.quantity, self.cost, self.bare, self.realised, self.income, self.fees,
+            self.day, self.asset, quantity, cost, bare, self.realised, self.income, self.fees,
             self.fees_separate, self.removed, self.flow_in, self.flow_out,
         )  # fmt: skip
 
@@ -143,21 +148,44 @@ class Book:
     days: list[DayEnd] = field(default_factory=list)
     last_key: Key | None = None
 
-    def replay(self, postings: Iterable[Posting]) -> None:
+    def replay(self, postings: Iterable[Posting]) -> None:  # noqa: C901, PLR0912, PLR0915 - see below
         """Apply postings, already in order. Raises `OversellError` at the first that is not covered.
 
-        Acquisitions and disposals, nearly all of every book, are done here without a call of their own: with ten thousand
-        of them the calls would cost more than the decimals.
+        Acquisitions and disposals, nearly all of every book, are done here and not in methods of their own, and what
+        belongs to an asset and account is looked up when these change: a tenth of the time of a long replay each.
         """
         assets, note, policy = self.assets, self.matches.append, self.policy
-        by_account, fees_in_cost = policy.account_pools, policy.fees_in_cost
+        fees_in_cost, by_account = policy.fees_in_cost, policy.account_pools
         others = {"R": self._remove, "M": self._move, "S": self._split, "N": self._rename, "F": self._fee}
+        book, pool, held = AssetBook(""), None, ZERO
+        accounts = book.accounts
+        at_asset: str | None = None
+        at_account = ""
         posting: Posting | None = None
         for posting in postings:
-            at_us, _, seq, _, op, kind, asset, account, wanted, value, fee, flow, _, acquired, uncovered_ok = posting
-            book = assets.get(asset)
-            if book is None:
-                book = assets[asset] = AssetBook(asset)
+            (
+                at_us,
+                _,
+                seq,
+                _,
+                op,
+                kind,
+                asset,
+                account,
+                wanted,
+                value,
+                fee,
+                flow,
+                _,
+                acquired,
+                uncovered_ok,
+            ) = posting
+            if asset != at_asset or account != at_account:
+                at_asset, at_account = asset, account
+                book = assets.get(asset) or assets.setdefault(asset, AssetBook(asset))
+                pool = book.pools.get(account if by_account else "")
+                accounts = book.accounts
+                held = accounts.get(account, ZERO)
             if at_us >= book.day_over_us:
                 self._turn_day(book, at_us // DAY_US)
             if flow:
@@ -166,41 +194,31 @@ class Book:
                 else:
                     book.flow_out -= flow
             if op == "A":
+                pool = pool or self._pool(book, account)
+                worth = value
                 if fee:
                     book.fees += fee
                     if fees_in_cost:
                         worth = value + fee
                     else:
-                        worth = value
                         book.fees_separate += fee
-                else:
-                    worth = value
                 book.order = order = book.order + 1
                 name = str(seq) if kind != "cash" else f"{seq}#cash"
-                pool = book.pools.get(account if by_account else "") or self._pool(book, account)
-                pool.add(
-                    Lot(name, name, at_us if acquired is None else acquired, order, wanted, worth, wanted, worth, value)
-                )
-                accounts = book.accounts
-                held = accounts.get(account)
-                if held is None:
-                    _shift(book, account, wanted)
-                else:
-                    accounts[account] = held + wanted
+                opened_us = at_us if acquired is None else acquired
+                pool.add(Lot(name, name, opened_us, order, wanted, worth, wanted, worth, value))
+                accounts[account] = held = held + wanted
                 if kind in INCOME_KINDS:
                     book.income += value
             elif op == "D":
-                pool = book.pools.get(account if by_account else "") or self._pool(book, account)
+                pool = pool or self._pool(book, account)
                 covered = wanted if wanted <= pool.quantity else self._covered(book, pool, posting)
+                left = value
                 if fee:
                     book.fees += fee
                     if fees_in_cost:
                         left = value - fee
                     else:
-                        left = value
                         book.fees_separate += fee
-                else:
-                    left = value
                 fee_leg = 0
                 if kind in FEE_KINDS:
                     fee_leg = 0 if kind == "fee" else 1
@@ -213,22 +231,29 @@ class Book:
                     if quantity == units:
                         part, left = left, ZERO
                     else:
-                        part = (left * quantity / units).quantize(STEP, None, CONTEXT)  # `share`, without the call
+                        part = (left * quantity / units).quantize(
+                            STEP, None, CONTEXT
+                        )  # `share`, without the call
                         left -= part
                         units -= quantity
                     realised -= cost
-                    note(Match(seq, fee_leg, kind, at_us, asset, account, lot.id, lot.acquired_us, quantity, part, cost))
+                    since = lot.acquired_us
+                    note(
+                        Match(seq, fee_leg, kind, at_us, asset, account, lot.id, since, quantity, part, cost)
+                    )
                 book.realised = realised
                 if left:  # units without any acquisition on record, or a value without units
-                    note(Match(seq, fee_leg, kind, at_us, asset, account, UNCOVERED, at_us, units, left, ZERO))
-                accounts = book.accounts
-                held = accounts.get(account, ZERO) - covered
+                    note(
+                        Match(seq, fee_leg, kind, at_us, asset, account, UNCOVERED, at_us, units, left, ZERO)
+                    )
+                held -= covered
                 if held:
                     accounts[account] = held
                 else:
                     accounts.pop(account, None)
             else:
                 others[op](book, posting)
+                at_asset = None
         if posting is not None:
             self.last_key = key_of(posting)
 
@@ -392,9 +417,7 @@ def pool_sums(book: Book) -> PoolSums:
     }
 
 
-def restore(
-    policy: Policy, rows: Iterable[AssetRow | PackedAssetRow], sums: PoolSums | None = None
-) -> Book:
+def restore(policy: Policy, rows: Iterable[AssetRow | PackedAssetRow], sums: PoolSums | None = None) -> Book:
     """A book that goes on from a checkpoint exactly as if it had replayed everything before."""
     book = Book(policy)
     for row in rows:

@@ -6,7 +6,7 @@ lot ends: no stored unit cost, no residue, cost in = cost out + cost remaining.
 
 from __future__ import annotations
 
-from bisect import insort
+from bisect import bisect_right
 from collections import deque
 from collections.abc import Sequence
 from copy import copy
@@ -51,11 +51,10 @@ Taken = tuple[Lot, Decimal, Decimal, Decimal]
 
 _pack: Final = msgspec.msgpack.Encoder().encode
 _unpack: Final = msgspec.msgpack.Decoder(Lot).decode
+_split: Final = msgspec.msgpack.Decoder(list[PackedLot]).decode
 
 
-def _age(lot: Lot | PackedLot) -> tuple[int, int]:
-    if type(lot) is not Lot:
-        lot = _unpack(lot)
+def _age(lot: Lot) -> tuple[int, int]:
     return lot.acquired_us, lot.order
 
 
@@ -64,17 +63,18 @@ class Pool:
 
     `quantity` is the sum of the lots' remaining units, `cost` and `bare` the sums of their costs: always exactly.
     Lots come nearly always in the order of their age, so methods that go by age keep them in it, and only those that go
-    by cost need a heap.
+    by cost need a heap. Beside each lot by age stands its packed form, as long as nothing was taken from it since it was
+    packed; a lot that came from a checkpoint is only unpacked when it is consumed.
     """
 
     __slots__ = ("_aged", "_heap", "_method", "_packed", "bare", "cost", "quantity")
 
     def __init__(self, method: Method) -> None:
         self._method = method
-        self._aged: deque[Lot | PackedLot] | None = None if method in {"hifo", "lofo"} else deque()
+        self._aged: deque[Lot | None] | None = None if method in {"hifo", "lofo"} else deque()
+        self._packed: deque[PackedLot | None] = deque()
+        """As long as `_aged`; of each pair one at least is there."""
         self._heap: list[tuple[Decimal, int, int, Lot]] = []
-        self._packed: dict[str, PackedLot] = {}
-        """Lots by id as they were packed for a checkpoint, as long as nothing was taken from them."""
         self.quantity = ZERO
         self.cost = ZERO
         self.bare = ZERO
@@ -82,14 +82,9 @@ class Pool:
     def add(self, lot: Lot) -> None:
         """Take a lot in."""
         aged = self._aged
-        if aged:
-            last = aged[-1]
-            if type(last) is not Lot:
-                last = aged[-1] = _unpack(last)
-            if last.acquired_us < lot.acquired_us:
-                aged.append(lot)
-            else:
-                insort(aged, lot, key=_age)
+        if aged and (last := aged[-1]) is not None and last.acquired_us < lot.acquired_us:
+            aged.append(lot)
+            self._packed.append(None)
         else:
             self._push(lot)
         self.quantity += lot.remaining
@@ -101,13 +96,25 @@ class Pool:
         if aged is None:
             unit = lot.opened_cost / lot.opened
             heappush(self._heap, (-unit if self._method == "hifo" else unit, lot.acquired_us, lot.order, lot))
+        elif not aged or (aged[-1] or self._unpacked(-1)).acquired_us < lot.acquired_us:
+            aged.append(lot)
+            self._packed.append(None)
         else:
-            insort(aged, lot, key=_age)
+            place = bisect_right(self._lots(), _age(lot), key=_age)
+            aged.insert(place, lot)
+            self._packed.insert(place, None)
+
+    def _unpacked(self, place: int) -> Lot:
+        aged, packed = self._aged, self._packed[place]
+        assert aged is not None
+        assert packed is not None
+        lot = aged[place] = _unpack(packed)
+        return lot
 
     def _lots(self) -> list[Lot]:
         """Those that are open, oldest first."""
         if self._aged is not None:
-            return [lot if type(lot) is Lot else _unpack(lot) for lot in self._aged]
+            return [lot or self._unpacked(place) for place, lot in enumerate(self._aged)]
         return sorted((entry[3] for entry in self._heap), key=_age)
 
     def take(self, quantity: Decimal) -> list[Taken]:
@@ -115,31 +122,28 @@ class Pool:
         if self._method == "average":
             return self._take_average(quantity)
         taken: list[Taken] = []
-        aged, heap, packed = self._aged, self._heap, self._packed
+        aged, packed, heap = self._aged, self._packed, self._heap
         end = -1 if self._method == "lifo" else 0
         left = quantity
         all_cost, all_bare = self.cost, self.bare
         while left:
-            if aged is None:
-                lot = heap[0][3]
-            else:
-                lot = aged[end]
-                if type(lot) is not Lot:
-                    lot = aged[end] = _unpack(lot)
+            lot = heap[0][3] if aged is None else aged[end] or self._unpacked(end)
             part, cost, bare = lot.remaining, lot.cost, lot.bare
             if part <= left:
                 if aged is None:
                     heappop(heap)
                 else:
-                    del aged[end]
+                    del aged[end], packed[end]
             else:
                 whole, lot_cost, lot_bare = part, cost, bare
                 part = left
-                cost = (lot_cost * part / whole).quantize(STEP, None, CONTEXT)
-                bare = cost if lot_bare == lot_cost else (lot_bare * part / whole).quantize(STEP, None, CONTEXT)
+                cost = (lot_cost * part / whole).quantize(STEP, None, CONTEXT)  # `share`, without the call
+                bare = (
+                    cost if lot_bare == lot_cost else (lot_bare * part / whole).quantize(STEP, None, CONTEXT)
+                )
                 lot.remaining, lot.cost, lot.bare = whole - part, lot_cost - cost, lot_bare - bare
-                if packed:
-                    packed.pop(lot.id, None)
+                if aged is not None:
+                    packed[end] = None
             left -= part
             all_cost -= cost
             all_bare -= bare
@@ -157,12 +161,11 @@ class Pool:
         aged = self._aged
         assert aged is not None
         while left:
-            lot = aged[0]
-            assert type(lot) is Lot  # under average cost none is packed
+            lot = aged[0] or self._unpacked(0)
             part = min(lot.remaining, left)
             lot.remaining -= part
             if not lot.remaining:
-                aged.popleft()
+                del aged[0], self._packed[0]
             parts.append((lot, part))
             left -= part
         taken: list[Taken] = []
@@ -180,7 +183,7 @@ class Pool:
     def scale(self, new: Decimal, old: Decimal) -> None:
         """Multiply all units by new/old; costs and dates stay. A unit below 24 decimals is rounded half-even."""
         lots = self._lots()
-        self._heap, self._packed = [], {}
+        self._heap, self._packed = [], deque()
         if self._aged is not None:
             self._aged = deque()
         self.quantity = ZERO
@@ -212,23 +215,22 @@ class Pool:
         """As `open_lots`, to be encoded at once. What is packed stays so: later checkpoints hold most lots unchanged."""
         if self._method == "average":
             return self.open_lots()
-        known = self._packed
-        rows: list[PackedLot] = []
-        for lot in self._lots() if self._aged is None else self._aged:
-            if type(lot) is Lot:
-                row = known.get(lot.id)
-                if row is None:
-                    row = known[lot.id] = PackedLot(_pack(lot))
-                rows.append(row)
-            else:
-                rows.append(lot)
+        if self._aged is None:
+            return self._lots()
+        fresh = [place for place, row in enumerate(self._packed) if row is None]
+        rows = list(self._packed)
+        lots = list(self._aged)
+        for place, row in zip(fresh, _split(_pack([lots[place] for place in fresh])), strict=True):
+            rows[place] = row
+        self._packed = deque(rows)
         return rows
 
     def restore(self, rows: Sequence[Lot | PackedLot], sums: Sums | None = None) -> None:
         """Put the lots of a checkpoint back. Where lots go by age and their sums are known, packed ones stay packed."""
         if sums is None or self._method not in {"fifo", "lifo"}:
             for row in rows:
-                self.add(copy(row) if type(row) is Lot else _unpack(row))
+                self.add(copy(row) if isinstance(row, Lot) else _unpack(row))
             return
-        self._aged = deque(copy(row) if type(row) is Lot else row for row in rows)
+        self._aged = deque(copy(row) if isinstance(row, Lot) else None for row in rows)
+        self._packed = deque(None if isinstance(row, Lot) else row for row in rows)
         self.quantity, self.cost, self.bare = sums

@@ -216,8 +216,9 @@ class Importer:
             if offset % BREATHE_EVERY == 0:
                 await asyncio.sleep(0)
         assets = {p.asset for p in trial} | {p.target for p in trial if p.op == "N" and p.target}
-        renames = await unit.renames(portfolio.id) + [(p.asset, p.target or "") for p in trial if p.op == "N"]
-        groups = groups_of([*assets, *await unit.components(portfolio.id)], renames)
+        stored, renames = await unit.grouping(portfolio.id)
+        renames += [(p.asset, p.target or "") for p in trial if p.op == "N"]
+        groups = groups_of([*assets, *stored], renames)
         wanted = sorted({member for asset in assets for member in groups.get(asset, (asset,))})
         recorded = await unit.postings(portfolio.id, wanted, None)
         refused = await asyncio.to_thread(
