@@ -13,7 +13,7 @@ from cryptopulse.alerts.domain.cooldown import Runtime
 from cryptopulse.alerts.domain.definition import RuleDefinition
 from cryptopulse.alerts.domain.dry_run import dry_run
 from cryptopulse.alerts.domain.evaluation import ShardEngine
-from cryptopulse.alerts.domain.market import Hole
+from cryptopulse.alerts.domain.market import Hole, Market
 from cryptopulse.alerts.domain.refine import bars_to_refine, coarse_interval
 from cryptopulse.alerts.domain.rules import Firing, Rule
 from cryptopulse.common.contracts.candles import Candle
@@ -265,6 +265,57 @@ def test_minutes_of_the_refined_hours_fire_as_all_minutes_do(condition: dict[str
         spared, fired = spared + len(bars) - len(refined), fired + len(exact)
     assert fired
     assert spared
+
+
+@pytest.mark.parametrize("hysteresis", [None, "0.5"])
+@pytest.mark.parametrize(
+    "condition",
+    [*CHANGES, {"type": "pct_change", "pct": "2.5", "window": "1d"}],
+    ids=lambda condition: f"{condition['type']}-{condition['pct']}",
+)
+def test_a_bar_passed_as_a_whole_leaves_everything_as_each_of_its_prices_would(
+    condition: dict[str, Any], hysteresis: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if condition["type"] == "trailing" and hysteresis:
+        pytest.skip("a trailing rule follows anew instead")
+    definition = RuleDefinition.model_validate(
+        {
+            "symbol": "BTC-USDT", "source": "binance", "condition": condition, "trigger": "every_cross",
+            "hysteresis": hysteresis and {"pct": hysteresis},
+        }
+    )  # fmt: skip
+    steps, step = 0, ShardEngine._step
+
+    def counted(*args: Any) -> None:
+        nonlocal steps
+        steps += 1
+        step(*args)
+
+    monkeypatch.setattr(ShardEngine, "_step", counted)
+    walks = [a_walk(seed) for seed in range(4)]
+    passed = [dry_run(definition, walk) for walk in walks]
+    few, steps = steps, 0
+    monkeypatch.setattr(Market, "stays", lambda *_: False)
+    assert [dry_run(definition, walk) for walk in walks] == passed
+    assert any(passed)
+    assert few < steps
+
+
+def a_walk(seed: int) -> list[Candle]:
+    """Two days of minutes, of which an hour each day is lively; some stand still."""
+    dice, price, minutes = random.Random(seed), 100.0, []
+    for number in range(60 * 48):
+        after = price * (1 + dice.gauss(0, 0.0004 if number % 1400 > 200 else 0.003) * dice.choice([0, 1, 1]))
+        low, high = (
+            (price, price) if after == price else (min(price, after) * 0.9998, max(price, after) * 1.0002)
+        )
+        opened, least, most, close = (f"{value:.3f}" for value in (price, low, high, after))
+        at = H0 + number * MINUTE
+        minutes.append(
+            a_candle(source="binance", open_time=at, open=opened, low=least, high=most, close=close)
+        )
+        price = after
+    return minutes
 
 
 def derived(minutes: list[Candle], interval: Interval) -> list[Candle]:

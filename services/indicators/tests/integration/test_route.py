@@ -11,7 +11,7 @@ import msgspec
 
 from cryptopulse.common.bus.protocols import Delivery
 from cryptopulse.common.cache import keys
-from cryptopulse.common.contracts.candles import Candle
+from cryptopulse.common.contracts.candles import Candle, CandleColumns
 from cryptopulse.common.contracts.prices import PriceUpdate
 from cryptopulse.common.contracts.topics import CANDLES, INDICATORS, PRICES, Queue
 
@@ -205,10 +205,14 @@ async def test_history_is_stored_derived_merged_and_the_live_series_rest_on_it(a
         "spans": ",".join(f"{since}-{until}" for since, until in spans),
     }
     answer = await api.client.get("/candles/ETH-USD/spans", params=asked)
-    packed = msgspec.msgpack.decode(answer.content, type=list[Candle])
-    assert [bar.open_time for bar in packed] == [at for span in spans for at in range(*span, 60_000)]
-    assert str(packed[0].open) == first["data"][0]["open"]
-    assert await api.status("/candles/ETH-USD/spans", **asked | {"spans": f"0-{1_001 * 60_000}"}) == 422
+    packed = msgspec.msgpack.decode(answer.content, type=CandleColumns)
+    assert packed.open_time == [at for span in spans for at in range(*span, 60_000)]
+    assert packed.open.split(" ")[:3] == [bar["open"] for bar in first["data"][:3]]
+    assert packed.volume.split(" ")[:3] == [bar["volume"] for bar in first["data"][:3]]
+    assert len(packed.complete) == 5
+    assert await api.status("/candles/ETH-USD/spans", **asked | {"spans": f"0-{5_001 * 60_000}"}) == 422
+    none = await api.client.get("/candles/ETH-USD/spans", params=asked | {"spans": "0-60000"})
+    assert msgspec.msgpack.decode(none.content, type=CandleColumns) == CandleColumns()
     second = await api.get(
         "/candles/ETH-USD",
         interval="1m",

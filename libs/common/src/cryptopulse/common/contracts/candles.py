@@ -41,6 +41,20 @@ class Candle(Row):
     simulated: bool = False
 
 
+class CandleColumns(Row):
+    """Stored closed bars of one series, oldest first, between services: a column each, prices and volumes as texts parted by
+    blanks. No bars are empty columns.
+    """
+
+    open_time: list[int] = []
+    open: str = ""
+    high: str = ""
+    low: str = ""
+    close: str = ""
+    volume: str = ""
+    complete: list[bool] = []
+
+
 class CandleBatch(Message):
     """Closed candles of one shard and interval, or corrections of them (`revision` > 0).
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
+from itertools import repeat
 from typing import Any, Final
 
 import msgspec
@@ -15,7 +16,8 @@ from cryptopulse.alerts.application.ports import CurrentPrice
 from cryptopulse.common.cache import keys
 from cryptopulse.common.cache.client import store_errors
 from cryptopulse.common.clock import Clock
-from cryptopulse.common.contracts.candles import Candle
+from cryptopulse.common.contracts.candles import Candle, CandleColumns
+from cryptopulse.common.contracts.http.market import MAX_SPAN_BARS
 from cryptopulse.common.contracts.identity import Identity
 from cryptopulse.common.contracts.indicators import IndicatorUpdate
 from cryptopulse.common.contracts.intervals import Interval, length_ms, next_open
@@ -31,6 +33,7 @@ PAGE: Final = 1_000
 MAX_PAGES: Final = 200
 SPANS: Final = 400
 READS: Final = 4
+_ZERO: Final = Decimal(0)
 US: Final = Identity(user_id=None, kind="service", tier="service")
 
 
@@ -85,7 +88,7 @@ class HttpCandleReader:
 
     def __init__(self, client: ServiceClient) -> None:
         self._client = client
-        self._packed = msgspec.msgpack.Decoder(list[Candle])
+        self._columns = msgspec.msgpack.Decoder(CandleColumns)
 
     async def candles(
         self, symbol: str, source: str, interval: str, from_ms: int, to_ms: int, *, newest: int | None = None
@@ -114,7 +117,7 @@ class HttpCandleReader:
     async def spans(
         self, symbol: str, source: str, interval: Interval, spans: Sequence[tuple[int, int]]
     ) -> list[Candle]:
-        """See `CandleReader.spans`: a page of bars a request, a few requests beside each other."""
+        """See `CandleReader.spans`: a few thousand bars a request, a few requests beside each other."""
         turns = asyncio.Semaphore(READS)
 
         async def read(part: list[tuple[int, int]]) -> list[Candle]:
@@ -128,9 +131,10 @@ class HttpCandleReader:
                 return []
             if response.status_code != 200:
                 raise UpstreamUnavailable(f"candles of {symbol} were refused: {response.status_code}")
-            return self._packed.decode(response.content)
+            return _bars(symbol, source, interval, self._columns.decode(response.content))
 
-        found = await asyncio.gather(*(read(part) for part in _pages(spans, PAGE * length_ms(interval))))
+        pages = _pages(spans, MAX_SPAN_BARS * length_ms(interval))
+        found = await asyncio.gather(*(read(part) for part in pages))
         return [candle for part in found for candle in part]
 
 
@@ -149,6 +153,18 @@ def _pages(spans: Sequence[tuple[int, int]], length: int) -> list[list[tuple[int
             left -= end - at
             at = end
     return pages
+
+
+def _bars(symbol: str, source: str, interval: Interval, columns: CandleColumns) -> list[Candle]:
+    if not columns.open_time:
+        return []
+    texts = (columns.open, columns.high, columns.low, columns.close, columns.volume)
+    opens, highs, lows, closes, volumes = (map(Decimal, text.split(" ")) for text in texts)
+    same = map(repeat, (symbol, source, interval))
+    unknown = map(repeat, (_ZERO, 0, _ZERO, None, None, True))
+    return list(
+        map(Candle, *same, columns.open_time, opens, highs, lows, closes, volumes, *unknown, columns.complete)
+    )
 
 
 def _candle(row: Mapping[str, Any], symbol: str, source: str, interval: Any) -> Candle:

@@ -196,7 +196,10 @@ class CandleReader(Protocol):
     async def spans(
         self, symbol: str, source: str, interval: Interval, spans: Sequence[tuple[int, int]]
     ) -> list[Candle]:
-        """Closed candles of all spans [from, to), oldest first. Raises `UpstreamUnavailable`."""
+        """Closed candles of all spans [from, to), oldest first; what is not price or volume in base units is not asked for and 0.
+
+        Raises `UpstreamUnavailable`.
+        """
         ...
 
 

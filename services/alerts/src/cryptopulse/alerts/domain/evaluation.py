@@ -215,19 +215,18 @@ class ShardEngine:
         fired: list[Firing] = []
         market = self._registry.markets.get((candle.symbol, candle.source))
         at_us = candle.open_time * 1000
-        end_us = next_open(candle.open_time, candle.interval) * 1000
         if opening:
             if market is not None:
                 self._step(market, candle.open, at_us, at_us, at_us, "", candle.simulated, fired)
             return fired
-        if market is not None and not market.stays(candle.low, candle.high, candle.close):
+        if market is not None and not market.stays(at_us, candle.low, candle.high, candle.close):
             way = path(market.index.value, candle.low, candle.high, candle.close)
             for part, price in enumerate(way):
                 self._step(market, price, at_us, at_us, at_us, f".{part}", candle.simulated, fired)
         if self._registry.has_bars:
-            fired += self.on_candle(candle, end_us)
+            fired += self.on_candle(candle, next_open(candle.open_time, candle.interval) * 1000)
         if self._roster.has_timers:
-            fired += self.on_time(end_us)
+            fired += self.on_time(next_open(candle.open_time, candle.interval) * 1000)
         return fired
 
     def _note_hole(self, market: Market, to_us: int, price: Decimal) -> None:

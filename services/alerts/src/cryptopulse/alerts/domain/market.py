@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import TYPE_CHECKING, Final
 
-from cryptopulse.alerts.domain.thresholds import ThresholdIndex
+from cryptopulse.alerts.domain.thresholds import Number, ThresholdIndex, path
 from cryptopulse.alerts.domain.trailing import TrailingBook
 from cryptopulse.alerts.domain.windows import RollingExtremes
 from cryptopulse.alerts.domain.wiring import Metric
@@ -78,15 +79,27 @@ class Market:
         """True when something besides plain thresholds watches the price."""
         return bool(self.changes or self.spreads or self.waiting or self.highs.followed or self.lows.followed)
 
-    def stays(self, low: Decimal, high: Decimal, close: Decimal) -> bool:
+    def stays(self, at_us: int, low: Decimal, high: Decimal, close: Decimal) -> bool:
         """True when nothing can fire on the way through [low, high] to `close`: everything stands there then. Else nothing happens."""
-        if self.changes or self.spreads or self.waiting:
+        if self.spreads or self.waiting:
+            return False
+        way = _extremes(self.index.value, low, high, close) if self.changes else None
+        if way is not None and not all(
+            index.floor < 0 and reach < index.ceiling
+            for window, indexes in self.changes.items()
+            for index, reach in _by_direction(indexes, self.windows[window].reach(*way))
+        ):
             return False
         books = (self.highs, self.lows)
         if not all(book.stays(low, high) for book in books) or not self.index.stays(low, high, close):
             return False
         for book in books:
             book.pass_through(low, high, close)
+        if way is not None:
+            for window, indexes in self.changes.items():
+                stands = self.windows[window].pass_through(at_us, *way, float(close))
+                for index, value in _by_direction(indexes, stands):
+                    index.value = value
         return True
 
     def position(self) -> Position | None:
@@ -124,3 +137,17 @@ class Market:
             joined = Hole(self.symbol, self.source, first.from_us, second.to_us, first.before, second.after)
             self.holes[:2] = [joined]
         return hole
+
+
+def _extremes(before: Number | None, low: Decimal, high: Decimal, close: Decimal) -> tuple[float, float]:
+    """The lowest and highest price of the `path` that a bar stands for."""
+    way = path(before, low, high, close)
+    return float(min(way)), float(max(way))
+
+
+def _by_direction(
+    indexes: list[tuple[str, ThresholdIndex[Wire]]], values: tuple[float, float]
+) -> Iterator[tuple[ThresholdIndex[Wire], float]]:
+    """Each index of a window with its one of (percent above the low, percent below the high)."""
+    above, below = values
+    return ((index, above if direction == "up" else below) for direction, index in indexes)

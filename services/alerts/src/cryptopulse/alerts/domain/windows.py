@@ -25,23 +25,33 @@ class RollingExtremes:
     def push(self, at_us: int, price: Decimal | float) -> tuple[float, float]:
         """Take a price in; -> (percent above the low, percent below the high), the price included."""
         value = float(price)
+        return self.pass_through(at_us, value, value, value)
+
+    def pass_through(self, at_us: int, low: float, high: float, close: float) -> tuple[float, float]:
+        """Take in a way through `low` and `high`, its extremes, that ends at `close`: as pushing each of its prices does."""
         slot = at_us - at_us % self._step_us
         lows, highs = self._lows, self._highs
-        while lows and lows[-1][1] >= value:
+        while lows and lows[-1][1] >= low:
             lows.pop()
         if not (lows and lows[-1][0] == slot):
-            lows.append((slot, value))
-        while highs and highs[-1][1] <= value:
+            lows.append((slot, low))
+        while highs and highs[-1][1] <= high:
             highs.pop()
         if not (highs and highs[-1][0] == slot):
-            highs.append((slot, value))
+            highs.append((slot, high))
         horizon = at_us - self.window_us
         while lows[0][0] < horizon and len(lows) > 1:
             lows.popleft()
         while highs[0][0] < horizon and len(highs) > 1:
             highs.popleft()
-        low, high = lows[0][1], highs[0][1]
-        return (value / low - 1) * 100 if low else 0.0, (1 - value / high) * 100 if high else 0.0
+        bottom, top = lows[0][1], highs[0][1]
+        return (close / bottom - 1) * 100 if bottom else 0.0, (1 - close / top) * 100 if top else 0.0
+
+    def reach(self, low: float, high: float) -> tuple[float, float]:
+        """The most percent above the window's low and below its high that any way through [low, high] can bring from now on."""
+        bottom = min(low, self._lows[0][1]) if self._lows else low
+        top = max(high, self._highs[0][1]) if self._highs else high
+        return (high / bottom - 1) * 100 if bottom else 0.0, (1 - low / top) * 100 if top else 0.0
 
     def __len__(self) -> int:
         return len(self._lows) + len(self._highs)

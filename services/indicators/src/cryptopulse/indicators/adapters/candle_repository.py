@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import msgspec
 
-from cryptopulse.common.contracts.candles import Candle
+from cryptopulse.common.contracts.candles import Candle, CandleColumns
 from cryptopulse.common.contracts.intervals import FIXED_MS, Interval, next_open, open_time
 from cryptopulse.common.database.pool import Database
 from cryptopulse.indicators.application.ports import Changed, PlainCandle
@@ -60,10 +60,13 @@ ORDER BY open_time {order} LIMIT $5
 _OLDEST: Final = _BETWEEN.format(order="ASC")
 _NEWEST: Final = _BETWEEN.format(order="DESC")
 # By the opening times: a join with the spans would look into every partition for each of them.
-_AT: Final = _WHOLE(
-    page="SELECT * FROM candles WHERE series_id = $1 AND bar_interval = $2 "
-    "AND open_time = ANY($3::bigint[]) AND open_time >= $4 AND open_time <= $5"
-)
+_SPANS: Final = """
+SELECT array_agg(open_time), string_agg(open::text, ' '), string_agg(high::text, ' '), string_agg(low::text, ' '),
+       string_agg(close::text, ' '), string_agg(volume::text, ' '), array_agg(complete)
+FROM (SELECT open_time, open, high, low, close, volume, complete FROM candles
+      WHERE series_id = $1 AND bar_interval = $2 AND open_time = ANY($3::bigint[]) AND open_time >= $4 AND open_time <= $5
+      ORDER BY open_time) AS bars
+"""
 FIRST_MS: Final = -(2**62)
 LAST_MS: Final = 2**62
 
@@ -292,14 +295,14 @@ class CandleRepository:
 
     async def spans(
         self, symbol: str, source: str, interval: Interval, spans: Sequence[tuple[int, int]]
-    ) -> list[Candle]:
+    ) -> CandleColumns:
         """See `CandleSpans`."""
         series = await self._series_id(symbol, source)
         times = [at for since, until in spans for at in _opens(since, until, interval)]
         if series is None or not times:
-            return []
-        page = await self._page(_AT, series, interval, times, min(times), max(times))
-        return [] if page[0] is None else _candles(symbol, source, interval, page)
+            return CandleColumns()
+        page = await self._page(_SPANS, series, interval, times, min(times), max(times))
+        return CandleColumns() if page[0] is None else CandleColumns(*page)
 
     async def _page(self, query: str, series: int, interval: Interval, *bounds: Any) -> Any:
         async with self._database.connection() as connection:

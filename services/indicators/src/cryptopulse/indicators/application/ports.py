@@ -7,7 +7,7 @@ from typing import Protocol
 
 import msgspec
 
-from cryptopulse.common.contracts.candles import Candle
+from cryptopulse.common.contracts.candles import Candle, CandleColumns
 from cryptopulse.common.contracts.catalogue import Coin, Instrument
 from cryptopulse.common.contracts.indicators import IndicatorUpdate, Signal
 from cryptopulse.common.contracts.intervals import Interval
@@ -117,7 +117,7 @@ class CandleSpans(Protocol):
 
     async def spans(
         self, symbol: str, source: str, interval: Interval, spans: Sequence[tuple[int, int]]
-    ) -> list[Candle]:
+    ) -> CandleColumns:
         """The bars of the spans [from, to), oldest first."""
         ...
 

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 
 from cryptopulse.common.clock import Clock
 from cryptopulse.common.contracts.http.market import (
-    MAX_LIMIT,
+    MAX_SPAN_BARS,
     CandleQuery,
     CandleSpansQuery,
     IndicatorHistoryQuery,
@@ -106,17 +106,17 @@ def price_router(
 
     @router.get("/candles/{symbol}/spans")
     async def spans(symbol: str, query: Annotated[CandleSpansQuery, Query()]) -> Response:
-        """Between services: no forming bars, packed, at most as many bars as a page holds."""
+        """Between services: no forming bars, packed by columns."""
         resolved = view.resolve(symbol)
         asked = [
             (int(since), int(until)) for since, _, until in (s.partition("-") for s in query.spans.split(","))
         ]
         bars = sum(max(0, until - since) for since, until in asked) / length_ms(query.interval)
-        if bars > MAX_LIMIT:
-            fault = FieldError("spans", "range", f"ask for at most {MAX_LIMIT} bars")
+        if bars > MAX_SPAN_BARS:
+            fault = FieldError("spans", "range", f"ask for at most {MAX_SPAN_BARS} bars")
             raise Invalid(f"the spans hold {bars:.0f} bars", errors=(fault,))
-        rows = await store.spans(resolved.symbol, query.source, query.interval, asked)
-        return Response(msgspec.msgpack.encode(rows), media_type="application/msgpack")
+        found = await store.spans(resolved.symbol, query.source, query.interval, asked)
+        return Response(msgspec.msgpack.encode(found), media_type="application/msgpack")
 
     return router
 

@@ -114,6 +114,10 @@ class CandleQuery(Parameters):
         return interval
 
 
+MAX_SPAN_BARS: Final = 5_000
+"""Bars that the spans of one request may hold together."""
+
+
 class CandleSpansQuery(Parameters):
     """Stored candles of many ranges at once, between services: `spans` holds `from-to` in ms, separated by commas."""
 
