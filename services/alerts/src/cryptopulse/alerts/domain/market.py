@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import TYPE_CHECKING, Final
 
-from cryptopulse.alerts.domain.thresholds import Number, ThresholdIndex, path
+from cryptopulse.alerts.domain.thresholds import ThresholdIndex, path
 from cryptopulse.alerts.domain.trailing import TrailingBook
 from cryptopulse.alerts.domain.windows import RollingExtremes
 from cryptopulse.alerts.domain.wiring import Metric
@@ -83,23 +82,24 @@ class Market:
         """True when nothing can fire on the way through [low, high] to `close`: everything stands there then. Else nothing happens."""
         if self.spreads or self.waiting:
             return False
-        way = _extremes(self.index.value, low, high, close) if self.changes else None
-        if way is not None and not all(
-            index.floor < 0 and reach < index.ceiling
-            for window, indexes in self.changes.items()
-            for index, reach in _by_direction(indexes, self.windows[window].reach(*way))
-        ):
-            return False
-        books = (self.highs, self.lows)
-        if not all(book.stays(low, high) for book in books) or not self.index.stays(low, high, close):
-            return False
-        for book in books:
-            book.pass_through(low, high, close)
-        if way is not None:
+        bottom = top = 0.0
+        if self.changes:
+            way = path(self.index.value, low, high, close)
+            bottom, top = float(min(way)), float(max(way))
             for window, indexes in self.changes.items():
-                stands = self.windows[window].pass_through(at_us, *way, float(close))
-                for index, value in _by_direction(indexes, stands):
-                    index.value = value
+                above, below = self.windows[window].reach(bottom, top)
+                for direction, index in indexes:
+                    if index.floor >= 0 or (above if direction == "up" else below) >= index.ceiling:
+                        return False
+        highs, lows = self.highs, self.lows
+        if not (highs.stays(low, high) and lows.stays(low, high) and self.index.stays(low, high, close)):
+            return False
+        highs.pass_through(low, high, close)
+        lows.pass_through(low, high, close)
+        for window, indexes in self.changes.items():
+            above, below = self.windows[window].pass_through(at_us, bottom, top, float(close))
+            for direction, index in indexes:
+                index.value = above if direction == "up" else below
         return True
 
     def position(self) -> Position | None:
@@ -137,17 +137,3 @@ class Market:
             joined = Hole(self.symbol, self.source, first.from_us, second.to_us, first.before, second.after)
             self.holes[:2] = [joined]
         return hole
-
-
-def _extremes(before: Number | None, low: Decimal, high: Decimal, close: Decimal) -> tuple[float, float]:
-    """The lowest and highest price of the `path` that a bar stands for."""
-    way = path(before, low, high, close)
-    return float(min(way)), float(max(way))
-
-
-def _by_direction(
-    indexes: list[tuple[str, ThresholdIndex[Wire]]], values: tuple[float, float]
-) -> Iterator[tuple[ThresholdIndex[Wire], float]]:
-    """Each index of a window with its one of (percent above the low, percent below the high)."""
-    above, below = values
-    return ((index, above if direction == "up" else below) for direction, index in indexes)
