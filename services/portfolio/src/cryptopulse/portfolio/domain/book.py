@@ -14,12 +14,11 @@ import msgspec
 
 from cryptopulse.portfolio.domain.lots import Lot, LotRow, Method, PackedLot, Pool, Sums
 from cryptopulse.portfolio.domain.money import CONTEXT, STEP, ZERO, kept
-from cryptopulse.portfolio.domain.postings import INCOME_KINDS, Key, Posting, key_of
+from cryptopulse.portfolio.domain.postings import FEE_KINDS, INCOME_KINDS, Key, Posting, key_of
 
 DAY_US: Final = 86_400_000_000
 DUST: Final = Decimal("1e-12")
 """A disposal that exceeds the holding by at most this part of itself closes the holding."""
-FEE_KINDS: Final = frozenset({"fee", "fee_leg", "fee_expense"})
 UNCOVERED: Final = "uncovered"
 """The lot id of units that were sold without any acquisition on record, at zero cost and on request only."""
 
@@ -152,40 +151,25 @@ class Book:
         """Apply postings, already in order. Raises `OversellError` at the first that is not covered.
 
         Acquisitions and disposals, nearly all of every book, are done here and not in methods of their own, and what
-        belongs to an asset and account is looked up when these change: a tenth of the time of a long replay each.
+        belongs to an asset and account is looked up when these change: a tenth of the time of a long replay each. What an
+        account holds changes by what its pool does, so it is added up when the account changes.
         """
         assets, note, policy = self.assets, self.matches.append, self.policy
         fees_in_cost, by_account = policy.fees_in_cost, policy.account_pools
         others = {"R": self._remove, "M": self._move, "S": self._split, "N": self._rename, "F": self._fee}
-        book, pool, held = AssetBook(""), None, ZERO
-        accounts = book.accounts
+        book, pool, before = AssetBook(""), None, ZERO
         at_asset: str | None = None
         at_account = ""
         posting: Posting | None = None
         for posting in postings:
-            (
-                at_us,
-                _,
-                seq,
-                _,
-                op,
-                kind,
-                asset,
-                account,
-                wanted,
-                value,
-                fee,
-                flow,
-                _,
-                acquired,
-                uncovered_ok,
-            ) = posting
+            at_us, _, seq, _, op, kind, asset, account, wanted, value, fee, flow, _, acquired, uncovered_ok = posting  # fmt: skip
             if asset != at_asset or account != at_account:
+                if pool is not None:
+                    _shift(book, at_account, pool.quantity - before)
                 at_asset, at_account = asset, account
                 book = assets.get(asset) or assets.setdefault(asset, AssetBook(asset))
                 pool = book.pools.get(account if by_account else "")
-                accounts = book.accounts
-                held = accounts.get(account, ZERO)
+                before = ZERO if pool is None else pool.quantity
             if at_us >= book.day_over_us:
                 self._turn_day(book, at_us // DAY_US)
             if flow:
@@ -206,7 +190,6 @@ class Book:
                 name = str(seq) if kind != "cash" else f"{seq}#cash"
                 opened_us = at_us if acquired is None else acquired
                 pool.add(Lot(name, name, opened_us, order, wanted, worth, wanted, worth, value))
-                accounts[account] = held = held + wanted
                 if kind in INCOME_KINDS:
                     book.income += value
             elif op == "D":
@@ -231,29 +214,25 @@ class Book:
                     if quantity == units:
                         part, left = left, ZERO
                     else:
-                        part = (left * quantity / units).quantize(
-                            STEP, None, CONTEXT
-                        )  # `share`, without the call
+                        # As `share`, without the call.
+                        part = (left * quantity / units).quantize(STEP, None, CONTEXT)
                         left -= part
                         units -= quantity
                     realised -= cost
-                    since = lot.acquired_us
-                    note(
-                        Match(seq, fee_leg, kind, at_us, asset, account, lot.id, since, quantity, part, cost)
-                    )
+                    bought = lot.acquired_us
+                    note(Match(seq, fee_leg, kind, at_us, asset, account, lot.id, bought, quantity, part, cost))  # fmt: skip
                 book.realised = realised
                 if left:  # units without any acquisition on record, or a value without units
                     note(
                         Match(seq, fee_leg, kind, at_us, asset, account, UNCOVERED, at_us, units, left, ZERO)
                     )
-                held -= covered
-                if held:
-                    accounts[account] = held
-                else:
-                    accounts.pop(account, None)
             else:
+                if pool is not None:
+                    _shift(book, account, pool.quantity - before)
                 others[op](book, posting)
-                at_asset = None
+                at_asset = pool = None
+        if pool is not None:
+            _shift(book, at_account, pool.quantity - before)
         if posting is not None:
             self.last_key = key_of(posting)
 

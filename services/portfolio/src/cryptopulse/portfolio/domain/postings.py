@@ -20,8 +20,8 @@ RANK: Final[dict[str, int]] = {"A": 0, "M": 1, "S": 1, "N": 1, "D": 2, "R": 2, "
 """At equal times acquisitions come before transfers before disposals: no false oversell."""
 
 INCOME_KINDS: Final = frozenset({"staking", "interest", "airdrop", "mining", "reward", "income"})
-FEE_KINDS: Final = frozenset({"fee", "fee_expense"})
-"""Disposals that are an expense of their own; `fee_leg` is one whose value is inside the main leg already."""
+FEE_KINDS: Final = frozenset({"fee", "fee_expense", "fee_leg"})
+"""Disposals that pay a fee: an expense of their own, but for `fee_leg`, whose value is inside the main leg already."""
 
 
 class Posting(NamedTuple):
