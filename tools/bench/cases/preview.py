@@ -5,8 +5,10 @@ The minutes lie in Postgres as the indicators service keeps them, with the longe
 
 from __future__ import annotations
 
+import asyncio
 import tempfile
 import time
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Final
 
@@ -112,6 +114,12 @@ async def _timed(system: System, headers: dict[str, str], name: str, conditions:
         }
         started = time.perf_counter()
         answer = await system.client.post("/v1/alerts/preview", json=body, headers=headers)
+        while (
+            answer.status_code == HTTPStatus.TOO_MANY_REQUESTS
+        ):  # the account's own limit is not what is measured
+            await asyncio.sleep(float(answer.headers["retry-after"]))
+            started = time.perf_counter()
+            answer = await system.client.post("/v1/alerts/preview", json=body, headers=headers)
         walls.append(1000 * (time.perf_counter() - started))
         answer.raise_for_status()
         found = answer.json()
