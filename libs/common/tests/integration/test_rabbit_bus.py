@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from urllib.parse import urlsplit
@@ -10,7 +11,7 @@ from urllib.parse import urlsplit
 import aio_pika
 import pytest
 
-from cryptopulse.common.bus.protocols import Bus
+from cryptopulse.common.bus.protocols import Bus, Delivery
 from cryptopulse.common.bus.rabbit import RabbitBus
 from cryptopulse.common.contracts.topics import ALERT_EVENTS, TICKS, Queue
 from cryptopulse.common.errors import BusUnavailable
@@ -83,6 +84,31 @@ class TestRabbitBus(BusSuite):
             await bus.publish(TICKS, ticks(1), key="batch.0")
             await handler.until(1)
             await extra.until(1)
+
+    async def test_a_handler_that_loses_its_cancellation_does_not_hold_up_the_connection(
+        self, vhost: str
+    ) -> None:
+        heard = 0
+
+        async def stubborn(_delivery: Delivery) -> None:
+            nonlocal heard
+            heard += 1
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.sleep(0.5)
+
+        async with proxied(vhost) as (proxy, url), running(url) as bus:
+            await bus.subscribe(durable_queue(), stubborn)
+            for number in range(100):
+                await bus.publish(ALERT_EVENTS, event(number), key="alert.u.r")
+            async with asyncio.timeout(30):
+                while not heard:
+                    await asyncio.sleep(0.02)
+                proxy.reset()
+                while bus.is_connected:
+                    await asyncio.sleep(0.02)
+            async with asyncio.timeout(15):
+                while not bus.is_connected:
+                    await asyncio.sleep(0.02)
 
     async def test_a_silent_partition_is_found_by_heartbeats(self, vhost: str) -> None:
         async with proxied(vhost) as (proxy, url), running(url) as bus:

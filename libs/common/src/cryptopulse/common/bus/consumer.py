@@ -124,8 +124,7 @@ class Consumer:
         await self._idle.wait()
         if self._worker is not None:
             self._worker.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._worker
+            await asyncio.wait({self._worker})
             self._worker = None
 
     async def close(self) -> None:
@@ -138,8 +137,9 @@ class Consumer:
         if worker is not None and worker is not asyncio.current_task():
             await self._idle.wait()
             worker.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await worker
+            await asyncio.wait(
+                {worker}
+            )  # a cancellation of ours goes through, unlike by suppressing the worker's
         channel, self._channel = self._channel, None
         self._tag = None
         if channel is not None and not channel.is_closed:
@@ -175,9 +175,11 @@ class Consumer:
     # --- work --------------------------------------------------------------------------------------------------
 
     async def _work(self, channel: Channel, inbox: asyncio.Queue[DeliveredMessage], epoch: int) -> None:
-        while True:
+        # What is left of a channel that has ended comes again on the next one. A handler may lose the cancellation that
+        # would end this (as `wait_for` of Python 3.11 may), and the connection is not restored before it has ended.
+        while not channel.is_closed:
             raw = await inbox.get()
-            if self._stopping:
+            if self._stopping or channel.is_closed:
                 return
             self._idle.clear()
             try:
