@@ -265,6 +265,56 @@ async def test_a_fail_over_that_answers_read_only_makes_new_connections(url: str
 
 
 @pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("error", [asyncpg.InternalClientError("cannot switch to state 12"), KeyError("x")])
+async def test_the_pings_outlive_a_driver_in_disorder(
+    url: str, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    async def in_disorder(*_: object) -> None:
+        raise error
+
+    async with opened(url) as db:
+        await until(lambda: db.check().ok)
+        with monkeypatch.context() as broken:
+            broken.setattr(asyncpg.pool.PoolConnectionProxy, "fetchval", in_disorder)
+            await until(lambda: type(error).__name__ in db.check().detail)
+        await until(lambda: db.check().ok)
+
+
+@pytest.mark.usefixtures("quick")
+async def test_a_full_disk_shows_until_there_is_room(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    refusal = "DO $$ BEGIN RAISE 'No space left on device' USING ERRCODE = 'disk_full'; END $$"
+    async with opened(url) as db:
+        await until(lambda: db.check().ok)
+        with monkeypatch.context() as full:
+            full.setattr(pool_module, "NEEDS_ROOM", refusal)
+            with pytest.raises(StoreUnavailable, match="no room left"):
+                async with db.transaction() as connection:
+                    await connection.execute(refusal)
+            await until(lambda: "no room left" in db.check().detail)
+            for _ in range(3):  # it stays so from ping to ping
+                last = db._checked_at
+                async with asyncio.timeout(15):
+                    while db._checked_at == last:
+                        await asyncio.sleep(0.02)
+                assert not db.check().ok
+        await until(lambda: db.check().ok)
+
+
+async def test_what_looks_for_room_writes_to_the_disk(url: str) -> None:
+    admin = await asyncpg.connect(url)
+    try:
+        written = "SELECT temp_bytes FROM pg_stat_database WHERE datname = current_database()"
+        before = await admin.fetchval(written)
+        async with opened(url) as db, db.connection() as connection:
+            await pool_module._find_room(connection)
+        async with asyncio.timeout(15):
+            while await admin.fetchval(written) - before < 1_000_000:
+                await asyncio.sleep(0.05)
+    finally:
+        await admin.close()
+
+
+@pytest.mark.usefixtures("quick")
 async def test_an_exhausted_pool_refuses_in_time_and_shows(url: str) -> None:
     async with opened(url, max_size=1) as db:
         await until(lambda: db.check().ok)
@@ -284,6 +334,9 @@ async def test_a_role_that_does_not_exist_says_what_to_do(url: str) -> None:
         await until(lambda: "run the service's `migrate` command" in db.check().detail)
         with pytest.raises(StoreUnavailable, match="cryptopulse_nobody"):
             async with db.connection():
+                pytest.fail("the role does not exist")
+        with pytest.raises(StoreUnavailable, match="cryptopulse_nobody"):
+            async with db.dedicated():
                 pytest.fail("the role does not exist")
 
 

@@ -100,6 +100,8 @@ _REASONS: Final[tuple[tuple[tuple[type[BaseException], ...], str, str], ...]] = 
             asyncpg.OperatorInterventionError,
             asyncpg.PostgresSystemError,
             asyncpg.InterfaceError,
+            # The server's last words on an idle connection can leave the driver's own state in disorder.
+            asyncpg.InternalClientError,
             OSError,
         ),
         "away",

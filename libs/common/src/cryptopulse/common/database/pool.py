@@ -25,6 +25,10 @@ CONNECT_SECONDS: Final = 3.0
 PING_SECONDS: Final = 2.0
 STALE_SECONDS: Final = 10.0
 IDLE_IN_TRANSACTION_MS: Final = 30_000
+NEEDS_ROOM: Final = (
+    "SELECT count(*) FROM (SELECT * FROM generate_series(1, 100000) AS n ORDER BY n) AS sorted"
+)
+"""Writes about a megabyte to disk when run with the least memory for sorts, and leaves nothing behind."""
 
 _SIZE: Final = gauge("cryptopulse_database_pool_connections", "Connections that the pool holds.", ("schema",))
 _IN_USE: Final = gauge(
@@ -66,6 +70,7 @@ class Database:
         self._keeper: asyncio.Task[None] | None = None
         self._check = Check(ok=False, detail="not connected yet")
         self._checked_at = time.monotonic()
+        self._was_full = False
         self._options: dict[str, Any] = {
             "dsn": url,
             "timeout": CONNECT_SECONDS,
@@ -106,10 +111,13 @@ class Database:
             connection = await self._acquire(pool)
             try:
                 yield connection
-            except (asyncpg.ReadOnlySQLTransactionError, TimeoutError):
+            except (asyncpg.ReadOnlySQLTransactionError, asyncpg.InternalClientError, TimeoutError):
                 # The far side is no longer who we took it for: all connections are made anew.
                 connection.terminate()
                 await pool.expire_connections()
+                raise
+            except asyncpg.DiskFullError:
+                self._was_full = True
                 raise
             finally:
                 await _release(pool, connection)
@@ -135,7 +143,10 @@ class Database:
     async def dedicated(self) -> AsyncIterator[Any]:
         """A connection of its own outside of the pool, for LISTEN and session locks. Raises `StoreUnavailable`."""
         with store_errors():
-            connection = await asyncpg.connect(**self._options)
+            try:
+                connection = await asyncpg.connect(**self._options)
+            except asyncpg.PostgresError as error:
+                raise self._refused(error) from error
             try:
                 await set_codecs(connection)
                 yield connection
@@ -170,8 +181,7 @@ class Database:
         try:
             return await pool.acquire(timeout=ACQUIRE_SECONDS)
         except asyncpg.PostgresError as error:
-            # Refused at the door: no such database, role or password. Waiting helps once an operator has mended it.
-            raise unavailable(error) or StoreUnavailable(self._explain(error)) from error
+            raise self._refused(error) from error
         finally:
             self._waiting -= 1
 
@@ -195,6 +205,9 @@ class Database:
         try:
             async with asyncio.timeout(PING_SECONDS + ACQUIRE_SECONDS), self.connection() as connection:
                 read_only = await connection.fetchval("SHOW transaction_read_only")
+                if self._was_full:
+                    await _find_room(connection)
+                    self._was_full = False
             if read_only == "on":
                 await self._pool.expire_connections()
                 return Check(ok=False, detail="Postgres is read-only (a fail-over is under way)")
@@ -209,6 +222,8 @@ class Database:
         except TimeoutError:
             # The time-out of the ping itself, as after the process stood still: it must not end the pings.
             return Check(ok=False, detail="the ping ran out of time")
+        except Exception as error:  # whatever it was: without pings the service would be unready for ever
+            return Check(ok=False, detail=self._explain(error))
         return Check(ok=True)
 
     async def _warm(self) -> None:
@@ -217,6 +232,10 @@ class Database:
             with contextlib.suppress(StoreUnavailable):
                 for _ in range(self._min_size):
                     await stack.enter_async_context(self.connection())
+
+    def _refused(self, error: Exception) -> StoreUnavailable:
+        """Refused at the door: no such database, role or password, no room. Waiting helps once an operator has mended it."""
+        return unavailable(error) or StoreUnavailable(self._explain(error))
 
     def _explain(self, error: Exception) -> str:
         """What to do about an error that waiting will not mend."""
@@ -240,6 +259,13 @@ class Database:
 
 async def _no_session_state(_connection: Any) -> None:
     """Spares the round trip of a reset: nobody leaves session state behind (see `Database`)."""
+
+
+async def _find_room(connection: Any) -> None:
+    """Raises `asyncpg.DiskFullError` while Postgres cannot write; reads alone would not show it."""
+    async with connection.transaction():
+        await connection.execute("SET LOCAL work_mem = '64kB'")
+        await connection.execute(NEEDS_ROOM)
 
 
 async def _release(pool: Any, connection: Any) -> None:
