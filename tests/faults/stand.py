@@ -39,6 +39,7 @@ LOGS = ROOT / ".run" / "faults"
 """The logs of the newest session's processes stay here."""
 SURVIVES_KILLS = Profile(durable=True, management=True)
 SERVER_SECONDS = 90.0
+READY_SECONDS = 90.0
 SETTINGS = {
     "SYMBOLS": "BTC-USDT,BTC-USD,ETH-USDT,ETH-USD,SOL-USDT,SOL-USD",
     "CRYPTOPULSE_INDICATORS_HOLES_SECONDS": "5",
@@ -293,14 +294,9 @@ class Stand(System):
         await self.control("POST", "/resume")
         await self.price("BTC")
 
-    async def until_ready(self, service: str) -> None:
-        """Wait until the service answers `/readyz` with 200."""
-
-        async def ready() -> bool:
-            answer = await self.client.get(f"http://127.0.0.1:{self.ports[service]}/readyz")
-            return answer.status_code == httpx.codes.OK
-
-        await self.until(ready, what=f"{service} is ready", of=service, seconds=90)
+    async def until_ready(self, service: str, *, seconds: float = READY_SECONDS) -> None:
+        """As of any system, but with the patience that servers under faults need."""
+        await super().until_ready(service, seconds=seconds)
 
     async def settled_in(self) -> None:
         """Until the first history is stored and a whole minute begins: the minute of the start is repaired later, in its turn."""
