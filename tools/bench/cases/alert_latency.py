@@ -20,7 +20,7 @@ import websockets
 
 from tools.bench.backends import fresh_backends
 from tools.bench.measure import Row, percentile, sized
-from tools.harness.receiver import Receiver
+from tools.harness.receiver import Hook, Receiver
 from tools.harness.system import System
 
 TITLE = "Alerts: from a venue's trade to the owner's socket and webhook"
@@ -60,17 +60,32 @@ async def run() -> list[Row]:
                 await asyncio.sleep(SETTLE_SECONDS)
                 seen.clear()
                 receiver.hooks.clear()
+                started = time.monotonic()
                 await asyncio.sleep(SECONDS)
+                # A short run on a busy machine waits for what it is about.
+                await system.until(lambda: _are_there(seen, receiver), what="alerts fire", of="alerts")
+                seconds = time.monotonic() - started
                 listener.cancel()
         deliveries = [
             hook.at_ms - datetime.fromisoformat(hook.body["timestamp"]).timestamp() * 1000
-            for hook in receiver.hooks
-            if hook.body["type"] == "alert.triggered" and not hook.body["data"]["late"]
+            for hook in _prompt(receiver)
         ]
     return [
-        _row("trade to WebSocket", seen, "p99 < 50 ms"),
-        _row("trade to first webhook attempt", deliveries, "p99 < 250 ms"),
+        _row("trade to WebSocket", seen, seconds, "p99 < 50 ms"),
+        _row("trade to first webhook attempt", deliveries, seconds, "p99 < 250 ms"),
     ]
+
+
+def _prompt(receiver: Receiver) -> list[Hook]:
+    return [
+        hook
+        for hook in receiver.hooks
+        if hook.body["type"] == "alert.triggered" and not hook.body["data"]["late"]
+    ]
+
+
+async def _are_there(seen: list[float], receiver: Receiver) -> bool:
+    return bool(seen and _prompt(receiver))
 
 
 async def _rule(system: System, headers: dict[str, str], url: str, place: int) -> None:
@@ -99,10 +114,8 @@ async def _listen(system: System, headers: dict[str, str], seen: list[float]) ->
                 seen.append(time.time() * 1000 - event["at_ms"])
 
 
-def _row(name: str, latencies_ms: list[float], hold: str) -> Row:
-    if not latencies_ms:
-        raise RuntimeError(f"{name}: no rule fired")
-    rate = len(latencies_ms) / SECONDS
+def _row(name: str, latencies_ms: list[float], seconds: float, hold: str) -> Row:
+    rate = len(latencies_ms) / seconds
     return Row(
         case="alert-latency",
         name=name,

@@ -6,13 +6,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
-import os
 import sys
 from typing import Final
 
 from redis.asyncio import Redis
 
+from tools.bench.backends import fresh_redis
 from tools.bench.gateway_process import SYMBOL, Gateway, Server, running_gateway, server
 from tools.bench.measure import Contender, Row, Sample, interleaved, sized
 
@@ -24,8 +25,9 @@ BODY_KEY: Final = f"bench:{SYMBOL}"
 
 async def run() -> list[Row]:
     """Ours and the bare one, interleaved."""
-    redis_url = os.environ["REDIS_URL"].rsplit("/", 1)[0] + "/12"
-    async with Redis.from_url(redis_url) as redis, running_gateway() as gateway:
+    async with running_gateway() as gateway, contextlib.AsyncExitStack() as stack:
+        redis_url = stack.enter_context(fresh_redis())
+        redis = await stack.enter_async_context(Redis.from_url(redis_url))
         body = {"symbol": SYMBOL, "price": "67000.12", "ts": 1_700_000_000_000, "source": "consolidated"}
         await redis.set(BODY_KEY, json.dumps(body))
         bare_arguments = ["-m", "uvicorn", "tools.bench.yardsticks.bare_api:app", "--port", "{port}"]
@@ -39,23 +41,20 @@ async def run() -> list[Row]:
             "warning",
         ]
         token = gateway.token("bench-user")
-        try:
-            async with server(bare_arguments, {"BENCH_REDIS_URL": redis_url}, f"/prices/{SYMBOL}") as bare:
-                feed = asyncio.create_task(_feed(gateway))
-                contenders = [
-                    Contender(
-                        "CryptoPulse, all of it on", lambda: _loaded(gateway, f"/v1/prices/{SYMBOL}", token)
-                    ),
-                    Contender("bare FastAPI, one Redis GET", lambda: _loaded(bare, f"/prices/{SYMBOL}", "")),
-                ]
-                try:
-                    return await interleaved(
-                        "gateway", "req/s", contenders, rounds=3, hold=">= 5,500 req/s, p99 < 12 ms"
-                    )
-                finally:
-                    feed.cancel()
-        finally:
-            await redis.delete(BODY_KEY)
+        async with server(bare_arguments, {"BENCH_REDIS_URL": redis_url}, f"/prices/{SYMBOL}") as bare:
+            feed = asyncio.create_task(_feed(gateway))
+            contenders = [
+                Contender(
+                    "CryptoPulse, all of it on", lambda: _loaded(gateway, f"/v1/prices/{SYMBOL}", token)
+                ),
+                Contender("bare FastAPI, one Redis GET", lambda: _loaded(bare, f"/prices/{SYMBOL}", "")),
+            ]
+            try:
+                return await interleaved(
+                    "gateway", "req/s", contenders, rounds=3, hold=">= 5,500 req/s, p99 < 12 ms"
+                )
+            finally:
+                feed.cancel()
 
 
 async def _feed(gateway: Gateway) -> None:

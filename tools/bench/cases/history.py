@@ -37,7 +37,8 @@ TITLE = f"History: 1,000 candles and an indicator over them, from {ROWS:,} store
 PER_SERIES: Final = min(ROWS, 500_000)
 """Minutes of one series: about a year."""
 READS: Final = sized(200, 10)
-FOLDS: Final = sized(30, 3)
+FOLDS: Final = sized(30, 1)
+WARMUP: Final = sized(3, 0)
 SHOWN: Final = 5
 """Of all indicators, the slowest so many are printed."""
 CANDLES: Final = 1_000
@@ -121,7 +122,7 @@ async def _market(url: str) -> AsyncIterator[Database]:
 
 async def _read(name: str, read: Callable[[], Awaitable[int]], hold: str, reads: int) -> Row:
     """So many random reads; a read that finds fewer candles ends the run."""
-    for _ in range(3):
+    for _ in range(WARMUP):
         await read()
     walls = []
     cpu = time.process_time()

@@ -44,10 +44,10 @@ from cryptopulse.portfolio.settings import PortfolioSettings
 from tools.bench.measure import Contender, Row, Sample, Stopwatch, interleaved, sized
 
 TITLE = "Portfolio: writes that replay, reads of 50 assets, 10,000 live values a second"
-LONG_BOOK: Final = 10_000
+LONG_BOOK: Final = sized(10_000, 500)
 ASSETS: Final = 50
 YEARS_DAYS: Final = 1_825
-WATCHED: Final = 10_000
+WATCHED: Final = sized(10_000, 1_000)
 HELD: Final = 10
 FILE_ROWS: Final = sized(100_000, 2_000)
 OWNER: Final = "bench"

@@ -32,14 +32,8 @@ async def run() -> list[Row]:
         await system.until_ready("gateway")
         await system.price("BTC")
         await system.control("POST", "/rate", json={"rate": LOAD.rate / LOAD.share})
-        shards = await _owned(system, "indicators")
         alone = await _measured(system, ["indicators"])
-        names = ["indicators", system.start_second("indicators")]
-
-        async def divided() -> bool:
-            return [await _owned(system, name) for name in names] == [shards // 2] * 2
-
-        await system.until(divided, what="the shards are divided", of=names[1])
+        names = ["indicators", await second_owner(system)]
         both = await _measured(system, names)
     times = sum(alone[1]) / max(both[1])
     even = min(both[1]) / max(both[1])
@@ -47,6 +41,18 @@ async def run() -> list[Row]:
         _row("one replica", alone, {}),
         _row("two replicas", both, {"times the load": times, "evenness": even}),
     ]
+
+
+async def second_owner(system: System) -> str:
+    """Start a second indicator service and wait until it owns half of the shards; its name."""
+    shards = await _owned(system, "indicators")
+    second = system.start_second("indicators")
+
+    async def divided() -> bool:
+        return [await _owned(system, name) for name in ("indicators", second)] == [shards // 2] * 2
+
+    await system.until(divided, what="the shards are divided", of=second)
+    return second
 
 
 async def _owned(system: System, name: str) -> int:

@@ -39,6 +39,7 @@ SETTLE_SECONDS = 4.0
 JUDGED = ("binance", "coinbase")
 BASES = ("BTC", "ETH", "SOL", "XRP", "DOGE", "ADA", "AVAX", "LINK", "DOT", "LTC")
 RATES = ("USDT-USD", "USDC-USD", "EUR-USD")
+SUBSCRIBE = '{"op":"subscribe","id":1,"channels":[{"ch":"ticker","symbols":["BTC-USD"]}]}'
 SERVERS = {"beam.smp": "rabbitmq", "redis-server": "redis", "postgres": "postgres"}
 
 
@@ -89,14 +90,13 @@ async def _under(backends: Backends, load: Load) -> Row:
         await _rules_and_portfolio(system, headers)
         claims = {"sub": "bench", "exp": int(time.time()) + 3_600, "tier": "enterprise"}
         token = jwt.encode(claims, system.secret, algorithm="HS256")
-        subscribe = '{"op":"subscribe","id":1,"channels":[{"ch":"ticker","symbols":["BTC-USD"]}]}'
         seen = Seen()
         async with (
             readers(
                 system.port,
                 "/v1/ws",
                 load.sockets,
-                subscribe=subscribe,
+                subscribe=SUBSCRIBE,
                 mark='"type":"update"',
                 token=token,
             ) as clients,
