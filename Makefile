@@ -21,7 +21,9 @@ LOCK_FLAGS := --quiet --universal --generate-hashes --python-version 3.11 --no-h
 RERUN := --reruns 1 --reruns-delay 2 -rR
 # Integration tests mostly wait for servers, so more of them run at once than there are cores.
 WORKERS ?= 4
-STEPS ?= lint unit contract architecture deploy deploy-check image-native integration e2e
+# Taken in this order, JOBS at a time: what computes stands beside what waits for servers and processes.
+STEPS ?= lint unit deploy-check contract architecture deploy image-native integration e2e faults-quick bench-quick
+JOBS ?= 2
 
 ##@ Daily
 
@@ -31,8 +33,8 @@ help: ## list every task
 run: venv system ## run the whole system here: FEED=auto|live|sim, PORT=8000, SYMBOLS=BTC-USD,...
 	@exec $(PY) -m tools.local_stack run --tied
 
-test: venv system ## all that CI runs, on real servers: lint, unit, contract, architecture, integration, e2e
-	@exec $(PY) -m tools.local_stack exec --tied -- scripts/steps $(STEPS)
+test: venv system ## all that CI runs, on real servers: STEPS="lint unit" picks, JOBS=1 runs one after the other
+	@exec $(PY) -m tools.local_stack exec --tied -- $(PY) -m tools.steps --jobs $(JOBS) $(STEPS)
 
 fmt: venv ## format the code and mend what ruff can mend
 	@.venv/bin/ruff check --fix --quiet . || true
@@ -69,17 +71,17 @@ image-native: venv system ## the same for one image: SERVICE=alerts
 		-k "recipe or $(or $(SERVICE),alerts)" $(ARGS)
 
 integration: venv ## on real RabbitMQ, Redis and Postgres
-	@$(PYTEST) -n $(WORKERS) --dist loadfile --durations=20 $(RERUN) $(call tests_of,integration) $(ARGS)
+	@$(PYTEST) -n $(WORKERS) --dist worksteal --durations=20 $(RERUN) $(call tests_of,integration) $(ARGS)
 
 e2e: venv ## the five services as processes, a frame in and a message out
-	@$(PYTEST) $(RERUN) --durations=10 $(call tests_of,e2e) $(ARGS)
+	@$(PYTEST) -n 2 --dist loadgroup $(RERUN) --durations=20 $(call tests_of,e2e) $(ARGS)
 
 # CASE is a marker: quick planted alerts broker consumer gate ingest owners postgres redis rolling shutdown soak.
 faults: venv system ## the fault catalogue: each fault, its invariant, its figures; CASE=alerts picks, also ingest rolling ...
 	@exec $(PY) -m tools.local_stack exec --tied -- $(PY) -m pytest -q $(call tests_of,faults) -m "$(or $(CASE),not soak)" $(ARGS)
 
 faults-quick: ## the part of the faults that `make test` runs
-	@$(MAKE) faults CASE=quick
+	@$(MAKE) faults CASE=quick ARGS="$(RERUN) --durations=5 $(ARGS)"
 
 soak: ## half an hour of load with a random fault each minute: MINUTES=30, RATE=2000 ticks/s
 	@CRYPTOPULSE_SOAK_MINUTES=$(or $(MINUTES),30) CRYPTOPULSE_SOAK_RATE=$(or $(RATE),2000) $(MAKE) faults CASE=soak
@@ -101,7 +103,7 @@ BENCH := $(PY) -m tools.local_stack exec --tied -- .venv-bench/bin/python -m too
 bench: $(BENCH_STAMP) system ## the benchmarks beside their yardsticks: CASE=route picks one, ARGS=--page writes docs/benchmarks.md
 	@exec $(BENCH) $(CASE) $(ARGS)
 
-bench-quick: $(BENCH_STAMP) system ## every benchmark once with small sizes: that they run, not what they show
+bench-quick: $(BENCH_STAMP) system ## the benchmarks once with small sizes: that they run, not what they show
 	@BENCH_QUICK=1 exec $(BENCH) $(CASE) $(ARGS)
 
 ##@ Upkeep
@@ -112,7 +114,7 @@ $(STAMP): requirements.lock scripts/venv $(addsuffix /pyproject.toml,$(PACKAGES)
 	@scripts/venv $@ $(PACKAGES)
 
 $(BENCH_STAMP): $(STAMP) requirements.lock tools/bench/requirements.lock scripts/bench_venv
-	@scripts/bench_venv $@ $(PACKAGES)
+	@scripts/bench_venv $@
 
 system: venv ## install the servers that are missing, where apt and root allow it
 	@$(PY) -m tools.local_stack system

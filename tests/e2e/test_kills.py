@@ -8,6 +8,8 @@ import pytest
 from cryptopulse.common.config import SERVICES
 from tools.harness.system import System
 
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
 
 @pytest.mark.timeout(300)
 async def test_a_killed_service_is_reported_and_recovers(system: System) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import os
 import re
 import sys
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import jwt
 import pytest
 
 from cryptopulse.common.clock import SystemClock
-from tools.harness.system import System
+from tools.harness.system import Backends, System
 
 ROOT = Path(__file__).resolve().parents[2]
 SESSIONS = "^/v1/(me|auth/sessions.*)$"
@@ -69,6 +70,16 @@ async def what_is_beyond_a_bound(system: System, authorization: str, document: d
                 assert str(most) in answer.text, (path, answer.text)
             tried += 1
     return tried
+
+
+@pytest.fixture
+async def system(
+    rabbit_vhost: str, redis_db: str, make_postgres_db: Callable[[], str], tmp_path: Path
+) -> AsyncIterator[System]:
+    """One of its own: it is left full of whatever was generated, and with its limits used up."""
+    backends = Backends(rabbit_vhost, redis_db, make_postgres_db())
+    async with System(backends, tmp_path / "system") as running:
+        yield running
 
 
 @pytest.mark.slow

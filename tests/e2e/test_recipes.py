@@ -13,6 +13,8 @@ import pytest
 
 from tools.harness.system import System
 
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "recipes.md"
 BLOCK = re.compile(r"^```(bash|python)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 

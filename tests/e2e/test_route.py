@@ -11,10 +11,14 @@ import httpx
 import pytest
 import websockets
 
+from cryptopulse.common.config import SERVICES
 from tools.harness.receiver import Receiver
 from tools.harness.system import System
 
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
 WAIT_SECONDS = 30
+SCRIPTED = (("binance", "BTC-USDT"), ("coinbase", "BTC-USD"))
 
 
 @pytest.mark.timeout(240)
@@ -25,14 +29,11 @@ async def test_a_frame_becomes_prices_candles_indicators_alerts_and_value(system
     assert Decimal(first["price"]) > 0
     await _prices_move(system, first["price"])
     await _history_and_indicators(system)
-    headers = await system.login()
+    headers = await system.login("route@example.com")
     await _portfolio_is_valued(system, headers)
     async with Receiver() as receiver:
         await _alert_reaches_socket_and_webhook(system, headers, receiver)
-    codes = await system.stop()
-    assert {name: code for name, code in codes.items() if name != "simulator"} == dict.fromkeys(
-        ("ingestor", "indicators", "alerts", "portfolio", "gateway"), 0
-    )
+    assert await system.stop_services() == dict.fromkeys(SERVICES, 0)
 
 
 async def _prices_move(system: System, first: str) -> None:
@@ -108,7 +109,7 @@ async def _alert_reaches_socket_and_webhook(
             )
             assert made.status_code == httpx.codes.CREATED, made.text
             assert made.json()["currently_true"] is currently
-        for venue, symbol in (("binance", "BTC-USDT"), ("coinbase", "BTC-USD")):
+        for venue, symbol in SCRIPTED:
             path = [
                 [seconds, float(price) * factor]
                 for seconds, factor in ((1, 1.01), (4, 0.99), (7, 1.01), (10, 0.99))
@@ -116,7 +117,11 @@ async def _alert_reaches_socket_and_webhook(
             await system.control(
                 "POST", "/script", json={"venue": venue, "symbol": symbol, "path": path, "hold": True}
             )
-        event = await _alert_frame(socket)
+        try:
+            event = await _alert_frame(socket)
+        finally:
+            for venue, symbol in SCRIPTED:
+                await system.control("DELETE", f"/script/{venue}/{symbol}")
     delivery = await receiver.first(WAIT_SECONDS)
     assert delivery.body["type"] == "alert.triggered"
     assert delivery.headers["webhook-id"]

@@ -8,9 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -18,7 +16,9 @@ import pytest
 import websockets
 
 from tools.harness.receiver import Receiver
-from tools.harness.system import Backends, System
+from tools.harness.system import System
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 PUBLIC = {"symbol", "name", "coin_id"}
 """Ids that belong to nobody."""
@@ -40,7 +40,6 @@ BODIES: dict[tuple[str, str], Any] = {
 }
 FILE = "timestamp,type,asset,quantity,price,currency,counter_asset,fee,fee_asset,account\n"
 LONG_FILE = FILE + "2024-01-01T00:00:00Z,buy,BTC,1,100,USD,,,,main\n" * 6_000
-UNLIMITED = ",".join(f"free.{bucket}=600000/60:10000" for bucket in ("reads", "writes", "imports", "auth"))
 CONDITION = {"type": "price_above", "value": "1000000000"}
 
 
@@ -136,17 +135,6 @@ async def tried(user: User, method: str, path: str, ids: dict[str, str]) -> tupl
     for value in sorted(ids.values(), key=len, reverse=True):
         text = re.sub(rf"(?<!\w){re.escape(value)}(?!\w)", "ID", text)
     return answer.status_code, text
-
-
-@pytest.fixture
-async def system(
-    rabbit_vhost: str, redis_db: str, make_postgres_db: Callable[[], str], tmp_path: Path
-) -> AsyncIterator[System]:
-    """As the others', for users who may ask as much as they like."""
-    backends = Backends(rabbit_vhost, redis_db, make_postgres_db())
-    settings = {"CRYPTOPULSE_GATEWAY_LIMITS": UNLIMITED}
-    async with System(backends, tmp_path / "system", settings=settings) as running:
-        yield running
 
 
 @pytest.mark.slow

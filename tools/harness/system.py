@@ -22,8 +22,14 @@ from cryptopulse.common.testing.servers.ports import free_port
 from tools.local_stack.programs import ALONE, addresses
 
 ROOT = Path(__file__).resolve().parents[2]
-START_SECONDS = 60.0
+START_SECONDS = 120.0
 STOP_SECONDS = 25.0
+SHORT_HISTORY = {
+    "CRYPTOPULSE_INGESTOR_HISTORY_MINUTES_DAYS": "1",
+    "CRYPTOPULSE_INGESTOR_HISTORY_HOURS_DAYS": "10",
+    "CRYPTOPULSE_INGESTOR_HISTORY_DAYS_DAYS": "30",
+}
+"""A quarter of what is fetched by default: folding the first history is most of what a start costs."""
 SYMBOLS = "BTC-USDT,BTC-USD,ETH-USDT,ETH-USD,SOL-USDT,SOL-USD"
 
 
@@ -52,6 +58,7 @@ class System:
     services: tuple[str, ...] = tuple(SERVICES)
     processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
     ports: dict[str, int] = field(default_factory=dict)
+    doors: dict[str, int] = field(default_factory=dict)
 
     async def __aenter__(self) -> Self:
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -95,15 +102,26 @@ class System:
         self._spawn(service, [sys.executable, "-m", f"cryptopulse.{service}"])
 
     def start_second(self, service: str) -> str:
-        """Start a second replica of one service beside the first, on a port of its own; its name."""
+        """Start a second replica of one service beside the first, on ports of its own; its name.
+
+        A second gateway's public port is in `doors`.
+        """
         name = f"{service}2"
         self.ports[name] = free_port()
-        self._spawn(
-            name,
-            [sys.executable, "-m", f"cryptopulse.{service}"],
-            {f"CRYPTOPULSE_{service.upper()}_PORT": str(self.ports[name])},
-        )
+        settings = {f"CRYPTOPULSE_{service.upper()}_PORT": str(self.ports[name])}
+        if service == "gateway":
+            self.doors[name] = free_port()
+            settings["PORT"] = str(self.doors[name])
+        self._spawn(name, [sys.executable, "-m", f"cryptopulse.{service}"], settings)
         return name
+
+    async def revive(self) -> None:
+        """Start again what has ended; return when all five are ready."""
+        for service in SERVICES:
+            if self.processes[service].poll() is not None:
+                self.start(service)
+        for service in SERVICES:
+            await self.until_ready(service)
 
     def kill(self, name: str, number: int = signal.SIGKILL) -> None:
         """Send a signal, SIGKILL unless said otherwise; waits for the end after SIGKILL."""
@@ -114,18 +132,26 @@ class System:
 
     async def stop(self) -> dict[str, int]:
         """SIGTERM to all, services first; the exit codes by name."""
-        codes = {}
-        for name in (*SERVICES, "simulator"):
-            process = self.processes.get(name)
-            if process is not None and process.poll() is None:
+        codes = await self._end(*SERVICES, *(name for name in self.processes if name not in SERVICES))
+        await self.client.aclose()
+        return codes
+
+    async def stop_services(self) -> dict[str, int]:
+        """SIGTERM to the five; their exit codes. `revive` starts them again."""
+        return await self._end(*SERVICES)
+
+    async def _end(self, *names: str) -> dict[str, int]:
+        processes = {name: self.processes[name] for name in names if name in self.processes}
+        for process in processes.values():
+            if process.poll() is None:
                 process.terminate()
-        for name, process in self.processes.items():
+        codes = {}
+        for name, process in processes.items():
             try:
                 codes[name] = await asyncio.to_thread(process.wait, STOP_SECONDS)
             except subprocess.TimeoutExpired:
                 process.kill()
                 codes[name] = process.wait(5)
-        await self.client.aclose()
         return codes
 
     def log(self, name: str, lines: int = 40) -> str:
@@ -186,6 +212,7 @@ class System:
             "CRYPTOPULSE_ALERTS_WEBHOOKS_ALLOW_INSECURE": "true",
             **addresses(self.ports),
             **ALONE,
+            **SHORT_HISTORY,
             **self.settings,
         }
 
@@ -200,14 +227,21 @@ class System:
 
         await self.until(alive, what=f"{service} is alive", of=service)
 
-    async def until_ready(self, service: str) -> None:
+    async def until_ready(self, service: str, *, seconds: float = START_SECONDS) -> None:
         """Wait until the service answers `/readyz` with 200."""
+        said = "no answer"
 
         async def ready() -> bool:
+            nonlocal said
             answer = await self.client.get(f"http://127.0.0.1:{self.ports[service]}/readyz")
+            said = answer.text
             return answer.status_code == httpx.codes.OK
 
-        await self.until(ready, what=f"{service} is ready", of=service)
+        try:
+            await self.until(ready, what=f"{service} is ready", of=service, seconds=seconds)
+        except SystemFailedError as error:
+            error.add_note(said)
+            raise
 
     async def until(
         self, claim: Any, *, what: str, of: str = "gateway", seconds: float = START_SECONDS

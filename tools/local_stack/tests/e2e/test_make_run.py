@@ -25,6 +25,7 @@ from cryptopulse.common.testing.servers.choose import choose_all
 from cryptopulse.common.testing.servers.docker import DockerEngine
 from cryptopulse.common.testing.servers.ports import free_port
 from cryptopulse.common.testing.servers.processes import identity_of
+from tools.harness.system import SHORT_HISTORY
 
 ROOT = Path(__file__).resolve().parents[4]
 GIVEN = ("RABBITMQ_URL", "RABBITMQ_MANAGEMENT_URL", "REDIS_URL", "DATABASE_URL", "REQUIRE_BACKENDS")
@@ -115,6 +116,7 @@ def environ() -> Iterator[dict[str, str]]:
         "PORT": str(free_port()),
         "FEED": "sim",
         "SYMBOLS": "BTC-USD,BTC-USDT,ETH-USD",
+        **SHORT_HISTORY,
     }
     if not all(choice.is_usable for choice in choose_all(own, DockerEngine())):
         pytest.skip("the three servers' programs are not on this machine")
