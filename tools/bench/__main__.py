@@ -18,6 +18,7 @@ import tools.bench.cases
 from tools.bench import report
 from tools.bench.measure import QUICK, Row
 
+KINDS = ("full", "quick")
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -28,8 +29,8 @@ class Case:
     name: str
     title: str
     run: Callable[[], Awaitable[list[Row]]]
-    by_name: bool = False
-    """True for one that takes too long to be part of a run of all."""
+    not_in: tuple[str, ...] = ()
+    """The runs without names, `full` and `quick`, that it takes too long to be part of."""
 
 
 def all_cases() -> dict[str, Case]:
@@ -39,7 +40,7 @@ def all_cases() -> dict[str, Case]:
         loaded = importlib.import_module(f"tools.bench.cases.{module.name}")
         if hasattr(loaded, "TITLE"):
             name = module.name.replace("_", "-")
-            found[name] = Case(name, loaded.TITLE, loaded.run, getattr(loaded, "BY_NAME", False))
+            found[name] = Case(name, loaded.TITLE, loaded.run, getattr(loaded, "NOT_IN", ()))
     return found
 
 
@@ -69,16 +70,20 @@ def main(arguments: list[str] | None = None) -> int:
     """Run what was asked for; 2 for an unknown case."""
     parser = argparse.ArgumentParser(prog="python -m tools.bench", description=__doc__)
     known = all_cases()
-    apart = ", ".join(name for name, case in known.items() if case.by_name)
+    apart = {kind: ", ".join(name for name, case in known.items() if kind in case.not_in) for kind in KINDS}
     parser.add_argument(
-        "case", nargs="*", help=f"when none is named: all but those that take ten minutes, {apart}"
+        "case",
+        nargs="*",
+        help=f"when none is named: all but {apart['full']}; of a quick run: all but {apart['quick']}",
     )
     parser.add_argument("--page", action="store_true", help="write docs/benchmarks.md too")
     args = parser.parse_args(arguments)
     if unknown := [name for name in args.case if name not in known]:
         print(f"unknown case {', '.join(unknown)}: one of {', '.join(known)}", file=sys.stderr)
         return 2
-    chosen = [known[name] for name in args.case] or [case for case in known.values() if not case.by_name]
+    chosen = [known[name] for name in args.case] or [
+        case for case in known.values() if KINDS[QUICK] not in case.not_in
+    ]
     started = time.perf_counter()
     rows = uvloop.run(_run(chosen)) if sys.platform != "win32" else asyncio.run(_run(chosen))
     seconds = time.perf_counter() - started

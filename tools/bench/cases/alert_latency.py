@@ -24,6 +24,8 @@ from tools.harness.receiver import Hook, Receiver
 from tools.harness.system import System
 
 TITLE = "Alerts: from a venue's trade to the owner's socket and webhook"
+NOT_IN = ("quick",)
+"""A whole system is started for it; in a quick run that of `route` is enough."""
 SYMBOL: Final = "BTC-USDT"
 SYMBOLS: Final = "BTC-USDT,BTC-USD,ETH-USDT,ETH-USD"
 RULES: Final = 40

@@ -28,8 +28,7 @@ from tools.bench.readers import Readers, readers
 from tools.harness.system import System
 
 TITLE = "Growth: CPU time per tick against symbols, sockets, rules, replicas, one of them at a time"
-BY_NAME = True
-"""Left out when no case is named."""
+NOT_IN = ("full", "quick")
 RATE = int(os.environ.get("RATE", sized("5000", "300")))
 SECONDS = float(os.environ.get("SECONDS_PER_LOAD", sized("12", "3")))
 WARM_SECONDS: Final = sized(6, 2)

@@ -20,6 +20,8 @@ from tools.bench.measure import Row, percentile, sized
 from tools.harness.system import System
 
 TITLE = "Alerts: preview of a rule over 90 days of stored minutes, over HTTP"
+NOT_IN = ("quick",)
+"""A whole system is started for it; in a quick run that of `route` is enough."""
 DAYS: Final = sized(90, 3)
 REQUESTS: Final = sized(12, 2)
 SYMBOL: Final = "BTC-USDT"

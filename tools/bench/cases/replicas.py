@@ -18,6 +18,8 @@ from tools.bench.measure import Row, sized
 from tools.harness.system import System
 
 TITLE = "Indicators: two replicas beside one"
+NOT_IN = ("quick",)
+"""A whole system is started for it; in a quick run that of `route` is enough."""
 LOAD = Load(*(int(part) for part in os.environ.get("LOAD", sized("20000/200/0", "300/20/0")).split("/")))
 """Ticks per second / symbols / 0."""
 SECONDS = sized(20, 3)
