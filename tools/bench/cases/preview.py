@@ -16,7 +16,7 @@ import asyncpg
 
 from cryptopulse.common.contracts.intervals import DAY_MS, MINUTE_MS, length_ms, open_time
 from tools.bench.backends import fresh_backends
-from tools.bench.measure import Row, percentile, sized
+from tools.bench.measure import QUICK, Row, percentile, sized
 from tools.harness.system import System
 
 TITLE = "Alerts: preview of a rule over 90 days of stored minutes, over HTTP"
@@ -126,7 +126,7 @@ async def _timed(system: System, headers: dict[str, str], name: str, conditions:
         answer.raise_for_status()
         found = answer.json()
         candles, fired = max(candles, found["candles"]), fired + found["count"]
-    if not fired:
+    if not fired and not QUICK:
         raise RuntimeError(f"{name}: nothing would have fired over {candles} candles")
     return Row(
         case="preview",
