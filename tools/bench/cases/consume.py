@@ -39,6 +39,7 @@ SERVICE = "indicators"
 FLUSH_US = 1_000
 BARE_PREFETCH = 1_500
 LONGEST_SECONDS = 60
+HANDLED = 'cryptopulse_bus_messages_handled_total{consumer="indicators",outcome="ok",topic="ticks"'
 
 
 class Market:
@@ -98,8 +99,10 @@ async def run() -> list[Row]:
             if not await bus.wait_connected(20):
                 raise RuntimeError("RabbitMQ did not answer")
             try:
-                await system.until(lambda: _owns_all(system), what="the shards are owned", of=SERVICE)
                 market = Market()
+                await system.until(
+                    lambda: _all_consume(system, bus, market), what="all shards consume", of=SERVICE
+                )
                 for size in SIZES:
                     same = market.round(size)
                     contenders = [
@@ -117,8 +120,12 @@ async def run() -> list[Row]:
     return rows
 
 
-async def _owns_all(system: System) -> bool:
-    return await _metric(system, "cryptopulse_shards_owned") == DEFAULT_SHARDS
+async def _all_consume(system: System, bus: RabbitBus, market: Market) -> bool:
+    """Whether a batch of every shard arrives: a queue that is not declared yet would lose what is measured."""
+    before, batches = await _metric(system, HANDLED), market.round(1)[: DEFAULT_SHARDS * len(VENUES)]
+    await _publish(bus, batches, "batch.{shard}.{venue}")
+    await asyncio.sleep(0.5)
+    return await _metric(system, HANDLED) - before == len(batches)
 
 
 async def _metric(system: System, name: str) -> float:
@@ -130,16 +137,15 @@ async def _metric(system: System, name: str) -> float:
 
 async def _ours(system: System, bus: RabbitBus, market: Market, size: int) -> Sample:
     batches = market.round(size)
-    handled = 'cryptopulse_bus_messages_handled_total{consumer="indicators",outcome="ok",topic="ticks"'
     process = system.processes[SERVICE]
-    wanted = await _metric(system, handled) + len(batches)
+    wanted = await _metric(system, HANDLED) + len(batches)
     process.send_signal(signal.SIGSTOP)
     try:
         await _publish(bus, batches, "batch.{shard}.{venue}")
         before, started = _cpu(process.pid), time.perf_counter()
     finally:
         process.send_signal(signal.SIGCONT)
-    while await _metric(system, handled) < wanted:
+    while await _metric(system, HANDLED) < wanted:
         if time.perf_counter() - started > LONGEST_SECONDS:
             raise RuntimeError("the service did not work its batches off")
         await asyncio.sleep(0.5)
