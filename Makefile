@@ -21,8 +21,10 @@ LOCK_FLAGS := --quiet --universal --generate-hashes --python-version 3.11 --no-h
 RERUN := --reruns 1 --reruns-delay 2 -rR
 # Integration tests mostly wait for servers, so more of them run at once than there are cores.
 WORKERS ?= 4
-# Taken in this order, JOBS at a time: what computes stands beside what waits for servers and processes.
-STEPS ?= lint unit deploy-check contract architecture deploy image-native integration e2e faults-quick bench-quick
+# Taken in this order, JOBS at a time: what computes stands beside what waits for servers and processes. Then those that run several
+# processes of their own, each alone.
+STEPS ?= lint unit deploy-check contract architecture deploy image-native faults-quick bench-quick integration e2e
+ALONE ?= integration,e2e
 JOBS ?= 2
 
 ##@ Daily
@@ -34,7 +36,7 @@ run: venv system ## run the whole system here: FEED=auto|live|sim, PORT=8000, SY
 	@exec $(PY) -m tools.local_stack run --tied
 
 test: venv system ## all that CI runs, on real servers: STEPS="lint unit" picks, JOBS=1 runs one after the other
-	@exec $(PY) -m tools.local_stack exec --tied -- $(PY) -m tools.steps --jobs $(JOBS) $(STEPS)
+	@exec $(PY) -m tools.local_stack exec --tied -- $(PY) -m tools.steps --jobs $(JOBS) --alone $(ALONE) $(STEPS)
 
 fmt: venv ## format the code and mend what ruff can mend
 	@.venv/bin/ruff check --fix --quiet . || true

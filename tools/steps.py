@@ -1,6 +1,7 @@
-"""`python -m tools.steps [--jobs N] TASK ...`: run make's tasks, N at a time in the order given, all of them whatever fails.
+"""`python -m tools.steps [--jobs N] [--alone TASK,...] TASK ...`: run make's tasks, all of them whatever fails.
 
-At the end it tells the time and the outcome of each. Side by side, each one's output is shown once it has ended.
+N run at a time in the order given, then those of `--alone`, one after the other. At the end it tells the time and the outcome of
+each. Side by side, each one's output is shown once it has ended.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -68,14 +69,22 @@ async def run_all(names: Sequence[str], jobs: int, command: Sequence[str]) -> di
     return done
 
 
-async def _run(names: Sequence[str], jobs: int, command: Sequence[str]) -> int:
+async def run_in_turn(
+    names: Sequence[str], jobs: int, alone: Collection[str], command: Sequence[str]
+) -> dict[str, Outcome]:
+    """Those that may stand side by side, then those of `alone`, which fill the machine by themselves."""
+    done = await run_all([name for name in names if name not in alone], jobs, command)
+    return done | await run_all([name for name in names if name in alone], 1, command)
+
+
+async def _run(names: Sequence[str], jobs: int, alone: Collection[str], command: Sequence[str]) -> int:
     """The exit code: 0 when all went well."""
     loop, me = asyncio.get_running_loop(), asyncio.current_task()
     assert me is not None
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         loop.add_signal_handler(number, me.cancel)
     started = time.monotonic()
-    done = await run_all(names, jobs, command)
+    done = await run_in_turn(names, jobs, alone, command)
     print("\n=== summary", *(done[name].line(name) for name in names), sep="\n")
     print(f"{'total':<14} {time.monotonic() - started:5.0f} s")
     failed = [name for name in names if done[name].code != 0]
@@ -88,10 +97,13 @@ def main(arguments: list[str] | None = None) -> int:
     """Run what is named."""
     parser = argparse.ArgumentParser(prog="python -m tools.steps", description=__doc__)
     parser.add_argument("--jobs", type=int, default=1, help="how many at a time")
+    parser.add_argument("--alone", default="", help="tasks, comma-separated, that run last and by themselves")
     parser.add_argument("task", nargs="+")
     args = parser.parse_args(arguments)
     with contextlib.suppress(asyncio.CancelledError, KeyboardInterrupt):
-        return asyncio.run(_run(args.task, max(1, args.jobs), ("make", "--no-print-directory")))
+        return asyncio.run(
+            _run(args.task, max(1, args.jobs), args.alone.split(","), ("make", "--no-print-directory"))
+        )
     return STOPPED
 
 

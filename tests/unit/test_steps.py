@@ -65,10 +65,21 @@ def test_the_outcome_is_the_exit_code(
     codes = {"a": 0, "b": 1}
 
     async def run_all(names: list[str], jobs: int, _command: object) -> dict[str, steps.Outcome]:
-        assert jobs == 2
+        assert jobs == (2 if names else 1)
         return {name: steps.Outcome(1.0, codes[name]) for name in names}
 
     monkeypatch.setattr(steps, "run_all", run_all)
     assert steps.main(["--jobs", "2", "a"]) == 0
     assert steps.main(["--jobs", "2", "a", "b"]) == 1
     assert "failed: b" in capsys.readouterr().out
+
+
+async def test_those_that_run_alone_come_last_one_after_the_other(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    done = await steps.run_in_turn(["x", "a", "y", "b"], 1, ["x", "y"], command(tmp_path))
+    assert list(done) == ["a", "b", "x", "y"]
+    said = capfd.readouterr().out
+    assert [line.removeprefix("said by ") for line in said.splitlines() if line.startswith("said")] == list(
+        done
+    )
