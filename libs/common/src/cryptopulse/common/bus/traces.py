@@ -6,7 +6,7 @@ Without a collector no spans are made, which is a tenth of a publish, and only a
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 from opentelemetry import trace
@@ -18,6 +18,7 @@ from cryptopulse.common.telemetry import tracing
 
 _propagator = TraceContextTextMapPropagator()
 _tracer = trace.get_tracer("cryptopulse.bus")
+_NOTHING = nullcontext()
 
 
 def _attributes(topic: Topic, key: str, service: str) -> dict[str, str]:
@@ -44,9 +45,17 @@ def published(topic: Topic, key: str, service: str) -> Iterator[dict[str, str]]:
         yield headers
 
 
-@contextmanager
-def consumed(topic: Topic, key: str, headers: Mapping[str, Any], service: str) -> Iterator[None]:
+def consumed(
+    topic: Topic, key: str, headers: Mapping[str, Any], service: str
+) -> AbstractContextManager[None]:
     """A consumer span. A durable message continues its producer's trace; a live batch, which has many causes, only links it."""
+    if topic.delivery == "live" and not tracing.is_on():
+        return _NOTHING
+    return _consumed(topic, key, headers, service)
+
+
+@contextmanager
+def _consumed(topic: Topic, key: str, headers: Mapping[str, Any], service: str) -> Iterator[None]:
     carrier = {
         name: value for name in ("traceparent", "tracestate") if isinstance(value := headers.get(name), str)
     }
