@@ -8,6 +8,7 @@ import importlib
 import pkgutil
 import sys
 import time
+import traceback
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,15 +56,22 @@ async def _rows(case: Case) -> list[Row]:
         return await case.run()
 
 
-async def _run(chosen: list[Case]) -> list[Row]:
+async def _run(chosen: list[Case]) -> tuple[list[Row], list[str]]:
+    """The rows, and the cases that failed: the others are worth their minutes all the same."""
     rows: list[Row] = []
+    failed = []
     for case in chosen:
         print(f"# {case.title}", flush=True)
         started = time.perf_counter()
-        got = await _rows(case)
+        try:
+            got = await _rows(case)
+        except Exception:
+            traceback.print_exc()
+            failed.append(case.name)
+            continue
         print(f"{report.table(got)}\n{case.name}: {time.perf_counter() - started:.0f} s\n", flush=True)
         rows += got
-    return rows
+    return rows, failed
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -85,11 +93,14 @@ def main(arguments: list[str] | None = None) -> int:
         case for case in known.values() if KINDS[QUICK] not in case.not_in
     ]
     started = time.perf_counter()
-    rows = uvloop.run(_run(chosen)) if sys.platform != "win32" else asyncio.run(_run(chosen))
+    rows, failed = uvloop.run(_run(chosen)) if sys.platform != "win32" else asyncio.run(_run(chosen))
     seconds = time.perf_counter() - started
     print(
         f"{report.machine()}; {seconds:.0f} s; {report.write(rows, ROOT / '.run' / 'bench', seconds=seconds)}"
     )
+    if failed:
+        print(f"failed: {' '.join(failed)}", file=sys.stderr)
+        return 1
     if args.page:
         titles = {case.name: case.title for case in known.values()}
         (ROOT / "docs" / "benchmarks.md").write_text(report.page(rows, titles))

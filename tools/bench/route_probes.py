@@ -22,6 +22,8 @@ from tools.harness.system import System
 WATCHED = "BTC-USDT"
 LOOK_SECONDS = 0.005
 CROSS_SECONDS = 0.25
+SLOW = 4008
+"""The close code of who does not read fast enough."""
 _decode = msgspec.msgpack.Decoder(PriceUpdate).decode
 
 
@@ -36,6 +38,8 @@ class Seen:
     ids: dict[str, list[int]] = field(default_factory=dict)
     is_settling: bool = False
     """True once no further trade may be made: what arrives late is waited for."""
+    cut: int = 0
+    """Closures of the client's own socket: it reads too slowly, on a machine that is more than full."""
 
     def clear(self) -> None:
         """Forget the latencies of the warm-up; the ids stay."""
@@ -51,7 +55,7 @@ class Seen:
             for way, values in ways.items()
             for name, share in shares.items()
             if share < 0.999 or len(values) > 1_000
-        } | {"timed": len(self.socket_ms), "alerts": len(self.alert_ms)}
+        } | {"timed": len(self.socket_ms), "alerts": len(self.alert_ms), "cut": self.cut}
 
 
 @contextlib.asynccontextmanager
@@ -72,17 +76,25 @@ async def _listen(system: System, headers: dict[str, str], seen: Seen) -> None:
     async with websockets.connect(url, additional_headers=headers, proxy=None, max_queue=None) as socket:
         channels = [{"ch": "trades", "symbols": [WATCHED]}, {"ch": "alerts"}]
         await socket.send(json.dumps({"op": "subscribe", "id": 1, "channels": channels}))
-        async for frame in socket:
-            now = time.time() * 1000
-            body: dict[str, Any] = json.loads(frame)
-            if body.get("type") == "alert" and not body["event"]["late"]:
-                seen.alert_ms.append(now - body["event"]["at_ms"])
-            data = body.get("data") or {}
-            if body.get("type") == "update" and "id" in data:
-                seen.received_ms.append(now - data["rx"])
-                if data["src"] == "binance":
-                    seen.socket_ms.append(now - data["ts"])
-                seen.ids.setdefault(data["src"], []).append(data["id"])
+        try:
+            async for frame in socket:
+                _note(json.loads(frame), seen)
+        except websockets.ConnectionClosedError as error:
+            if error.rcvd is None or error.rcvd.code != SLOW:
+                raise
+            seen.cut += 1
+
+
+def _note(body: dict[str, Any], seen: Seen) -> None:
+    now = time.time() * 1000
+    if body.get("type") == "alert" and not body["event"]["late"]:
+        seen.alert_ms.append(now - body["event"]["at_ms"])
+    data = body.get("data") or {}
+    if body.get("type") == "update" and "id" in data:
+        seen.received_ms.append(now - data["rx"])
+        if data["src"] == "binance":
+            seen.socket_ms.append(now - data["ts"])
+        seen.ids.setdefault(data["src"], []).append(data["id"])
 
 
 async def _look(system: System, seen: Seen) -> None:
