@@ -96,7 +96,7 @@ def page(rows: Sequence[Row], titles: dict[str, str]) -> str:
         f"Machine: {machine()}, {datetime.now(UTC):%Y-%m-%d}.\n",
     ]
     for case, title in titles.items():
-        chosen = [row for row in rows if row.case == case]
+        chosen = [row for row in rows if row.case == case or row.case.startswith(f"{case}-")]
         if chosen:
             parts += [f"## {title}\n", table(chosen) + "\n"]
     return "\n".join(parts)

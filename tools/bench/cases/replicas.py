@@ -1,6 +1,6 @@
 """What a second replica of the indicator service is worth: the shards divide themselves, and so does the load.
 
-The whole system under one load, first with one replica, then with two. A replica is full when it needs a whole core, so the
+The whole system under one load, with one replica and with two. A replica is full when it needs a whole core, so the
 load that two can take is that of one, times the CPU of the one, over that of the busier of the two.
 """
 
@@ -12,6 +12,7 @@ import time
 
 import httpx
 
+from cryptopulse.common.contracts.topics import DEFAULT_SHARDS
 from tools.bench.backends import fresh_backends
 from tools.bench.cases.route import Load, cpu_seconds, running, trades_made
 from tools.bench.measure import Row, sized
@@ -20,7 +21,7 @@ from tools.harness.system import System
 TITLE = "Indicators: two replicas beside one"
 NOT_IN = ("quick",)
 """A whole system is started for it; in a quick run that of `route` is enough."""
-LOAD = Load(*(int(part) for part in os.environ.get("LOAD", sized("20000/200/0", "300/20/0")).split("/")))
+LOAD = Load(*(int(part) for part in os.environ.get("LOAD", sized("10000/100/0", "300/20/0")).split("/")))
 """Ticks per second / symbols / 0."""
 SECONDS = sized(20, 3)
 QUIET_SECONDS = sized(8, 1)
@@ -30,13 +31,7 @@ SETTLE_SECONDS = 150.0
 
 async def run() -> list[Row]:
     """A row for one replica, a row for two."""
-    async with fresh_backends() as backends, running(backends, LOAD) as system:
-        await system.until_ready("gateway")
-        await system.price("BTC")
-        await system.control("POST", "/rate", json={"rate": LOAD.rate / LOAD.share})
-        alone = await _measured(system, ["indicators"])
-        names = ["indicators", await second_owner(system)]
-        both = await _measured(system, names)
+    alone, both = await _with(1), await _with(2)
     times = sum(alone[1]) / max(both[1])
     even = min(both[1]) / max(both[1])
     return [
@@ -45,16 +40,22 @@ async def run() -> list[Row]:
     ]
 
 
-async def second_owner(system: System) -> str:
-    """Start a second indicator service and wait until it owns half of the shards; its name."""
-    shards = await _owned(system, "indicators")
-    second = system.start_second("indicators")
+async def _with(replicas: int) -> tuple[float, list[float]]:
+    """Measured on a system of its own, whose replicas divide the shards before the load comes: moving them is not the load."""
+    async with fresh_backends() as backends, running(backends, LOAD) as system:
+        names = ["indicators"]
+        if replicas == 2:
+            names.append(system.start_second("indicators"))
 
-    async def divided() -> bool:
-        return [await _owned(system, name) for name in ("indicators", second)] == [shards // 2] * 2
+        async def divided() -> bool:
+            owned = [await _owned(system, name) for name in names]
+            return owned == [DEFAULT_SHARDS // replicas] * replicas
 
-    await system.until(divided, what="the shards are divided", of=second)
-    return second
+        await system.until(divided, what="the shards are divided", of=names[-1])
+        await system.until_ready("gateway")
+        await system.price("BTC")
+        await system.control("POST", "/rate", json={"rate": LOAD.rate / LOAD.share})
+        return await _measured(system, names)
 
 
 async def _owned(system: System, name: str) -> int:
