@@ -43,19 +43,24 @@ async def run() -> list[Row]:
 async def _with(replicas: int) -> tuple[float, list[float]]:
     """Measured on a system of its own, whose replicas divide the shards before the load comes: moving them is not the load."""
     async with fresh_backends() as backends, running(backends, LOAD) as system:
-        names = ["indicators"]
-        if replicas == 2:
-            names.append(system.start_second("indicators"))
-
-        async def divided() -> bool:
-            owned = [await _owned(system, name) for name in names]
-            return owned == [DEFAULT_SHARDS // replicas] * replicas
-
-        await system.until(divided, what="the shards are divided", of=names[-1])
         await system.until_ready("gateway")
         await system.price("BTC")
+        names = ["indicators"]
+        if replicas == 2:
+            names.append(await second_owner(system))
         await system.control("POST", "/rate", json={"rate": LOAD.rate / LOAD.share})
         return await _measured(system, names)
+
+
+async def second_owner(system: System) -> str:
+    """Start a second indicator service and wait until it owns half of the shards; its name."""
+    second = system.start_second("indicators")
+
+    async def divided() -> bool:
+        return [await _owned(system, name) for name in ("indicators", second)] == [DEFAULT_SHARDS // 2] * 2
+
+    await system.until(divided, what="the shards are divided", of=second)
+    return second
 
 
 async def _owned(system: System, name: str) -> int:
