@@ -13,6 +13,7 @@ from typing import Final
 
 LINE_BYTES: Final = 1 << 20
 """Of the report of a client process, whose times are counted one by one."""
+ANSWER_SECONDS: Final = 60
 
 
 @dataclass
@@ -31,7 +32,7 @@ class Readers:
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         self.process.stdin.write(b"\n")
-        found = json.loads(await self.process.stdout.readline())
+        found = json.loads(await asyncio.wait_for(self.process.stdout.readline(), ANSWER_SECONDS))
         return found, Counter({int(tenths): count for tenths, count in found.pop("tenths_ms").items()})
 
 
