@@ -137,9 +137,8 @@ class Consumer:
         if worker is not None and worker is not asyncio.current_task():
             await self._idle.wait()
             worker.cancel()
-            await asyncio.wait(
-                {worker}
-            )  # a cancellation of ours goes through, unlike by suppressing the worker's
+            # A cancellation of ours goes through, unlike by suppressing the worker's.
+            await asyncio.wait({worker})
         channel, self._channel = self._channel, None
         self._tag = None
         if channel is not None and not channel.is_closed:
