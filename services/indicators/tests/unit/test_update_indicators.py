@@ -218,6 +218,24 @@ async def test_more_decimals_than_a_series_carries_rebuild_it() -> None:
     assert [update.open_time for update in updates] == [fine.open_time]
 
 
+async def test_a_forming_bar_with_more_decimals_than_all_stored_ones_is_built_for_once() -> None:
+    bars = candles(60, seed=5)
+    shelf = Shelf()
+    book, _ = await live_book(shelf, bars[:50], bars[50:])
+    last = bars[-1]
+    forming = bar_of_candle(
+        msgspec.structs.replace(
+            last, open_time=last.open_time + 60_000, high=last.high + 1, close=last.close + Decimal("1E-12")
+        )
+    )
+    now_ms = forming.open_time + 30_000
+    assert book.provisional(KEY, forming, now_ms=now_ms) is None
+    assert book.dirty[KEY] is None
+    assert await book.rebuild(KEY) == []
+    assert book.provisional(KEY, forming, now_ms=now_ms) is not None
+    assert KEY not in book.dirty
+
+
 async def test_a_restored_book_says_what_was_told_last_and_from_which_zones() -> None:
     bars = candles(420)
     shelf = Shelf()

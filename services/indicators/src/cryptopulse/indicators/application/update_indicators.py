@@ -42,9 +42,9 @@ def point_of(
     )
 
 
-def scale_of(bars: Iterable[Bar | Candle]) -> Scale:
-    """A scale that holds all of these bars."""
-    price = volume = MIN_DIGITS
+def scale_of(bars: Iterable[Bar | Candle], least: Scale | None = None) -> Scale:
+    """A scale that holds all of these bars, no smaller than `least`."""
+    price, volume = (MIN_DIGITS,) * 2 if least is None else (least.price_digits, least.volume_digits)
     for bar in bars:
         price = max(price, *map(digits_of, (bar.open, bar.high, bar.low, bar.close)))
         volume = max(volume, digits_of(bar.volume))
@@ -93,6 +93,7 @@ class LiveSeries:
         "core",
         "finals",
         "inside",
+        "least_scale",
         "revision",
         "seq",
         "told_from",
@@ -113,6 +114,8 @@ class LiveSeries:
         self.told_from: int | None = None
         self.anchor: int | None = None
         """Where a saved state began, until there is a core again."""
+        self.least_scale = Scale()
+        """What forming bars needed: the stored ones alone may get by with fewer decimals."""
 
     def is_untold(self, open_time: int) -> bool:
         """Whether this closed bar is newer than all whose values were told: an owner before us did not come to it."""
@@ -247,6 +250,7 @@ class IndicatorBook:
         try:
             point = point_of(bar, interval, core.scale, as_of=as_of, fraction=fraction)
         except ScaleExceededError:
+            live.least_scale = scale_of([bar], live.least_scale)
             self.dirty[key] = None
             return None
         return self._update(
@@ -265,7 +269,7 @@ class IndicatorBook:
         changed_from = self.dirty.get(key)
         anchor = live.core.anchor if live.core is not None else live.anchor
         bars = await self._bars(symbol, source, interval, anchor, live)
-        core = IndicatorSeries(live_studies(interval), scale_of(bars))
+        core = IndicatorSeries(live_studies(interval), scale_of(bars, live.least_scale))
         waited = {bar.open_time for bar in live.backlog}
         found: list[tuple[Candle | Bar, list[float | None], int]] = []
         for count, bar in enumerate(bars, 1):
