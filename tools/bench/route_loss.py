@@ -15,21 +15,36 @@ CATCH_UP_LOOKS = 15
 CATCH_UP_SECONDS = 2.0
 
 Pair = tuple[str, str]
+Missing = dict[tuple[str, str, int], int]
+"""(venue, symbol, open time of a minute) -> trades of the ledger that its candle does not have; negative when it has too many."""
+
+
+async def missing(system: System, pairs: Sequence[Pair], headers: dict[str, str]) -> Missing:
+    """Where candles and ledger differ now: in the minute in which the feeds began, candles lack what was before."""
+    found: Missing = {}
+    for pair in pairs:
+        found |= await _of_pair(system, *pair, headers)
+    return found
 
 
 async def loss(
-    system: System, pairs: Sequence[Pair], ids: Mapping[str, list[int]], headers: dict[str, str]
+    system: System,
+    pairs: Sequence[Pair],
+    ids: Mapping[str, list[int]],
+    headers: dict[str, str],
+    before: Missing,
 ) -> tuple[int, int]:
-    """Trades lost and doubled, once everything on its way has arrived: what is late is not lost."""
-    waiting = [pair for pair in pairs if await _ledger(system, *pair)]
+    """Trades lost since `before` and doubled, once everything on its way has arrived: what is late is not lost."""
+    waiting = list(pairs)
     lost = doubled = 0
     for look in range(CATCH_UP_LOOKS):
         if look:
             await asyncio.sleep(CATCH_UP_SECONDS)
-        verdicts = {pair: await _of_pair(system, *pair, headers) for pair in waiting}
-        waiting = [pair for pair, verdict in verdicts.items() if any(verdict)]
-        lost, doubled = (sum(verdict[place] for verdict in verdicts.values()) for place in (0, 1))
-        if not waiting:
+        now = await missing(system, waiting, headers)
+        lost = sum(max(0, count - max(0, before.get(key, 0))) for key, count in now.items())
+        doubled = sum(max(0, -count) for count in now.values())
+        waiting = list({(venue, symbol): None for venue, symbol, _ in now})
+        if not (lost or doubled):
             break
     for seen in ids.values():
         distinct = set(seen)
@@ -38,11 +53,10 @@ async def loss(
     return lost, doubled
 
 
-async def _of_pair(system: System, venue: str, symbol: str, headers: dict[str, str]) -> tuple[int, int]:
-    """Trades missing from and too many in the candles of a pair, all minutes but the first, in which we began."""
-    minutes = (await _ledger(system, venue, symbol)).get("minutes", [])[1:]
+async def _of_pair(system: System, venue: str, symbol: str, headers: dict[str, str]) -> Missing:
+    minutes = (await _ledger(system, venue, symbol)).get("minutes", [])
     if not minutes:
-        return 0, 0
+        return {}
     params: dict[str, Any] = {
         "interval": "1m",
         "source": venue,
@@ -52,8 +66,10 @@ async def _of_pair(system: System, venue: str, symbol: str, headers: dict[str, s
     }
     answer = await system.client.get(f"/v1/candles/{symbol}", params=params, headers=headers)
     rows = {row["open_time"]: row["trades"] for row in answer.json().get("data", [])}
-    differences = [minute["trades"] - rows.get(minute["open_time"], 0) for minute in minutes]
-    return sum(max(0, d) for d in differences), sum(max(0, -d) for d in differences)
+    differences = {
+        (venue, symbol, at["open_time"]): at["trades"] - rows.get(at["open_time"], 0) for at in minutes
+    }
+    return {key: count for key, count in differences.items() if count}
 
 
 async def _ledger(system: System, venue: str, symbol: str) -> dict[str, Any]:

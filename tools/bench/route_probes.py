@@ -87,8 +87,10 @@ async def _listen(system: System, headers: dict[str, str], seen: Seen) -> None:
 
 def _note(body: dict[str, Any], seen: Seen) -> None:
     now = time.time() * 1000
-    if body.get("type") == "alert" and not body["event"]["late"]:
-        seen.alert_ms.append(now - body["event"]["at_ms"])
+    event = body.get("event") or {}
+    # A summary of what was held back is of the minute before.
+    if event.get("type") == "alert.triggered" and not event["late"]:
+        seen.alert_ms.append(now - event["at_ms"])
     data = body.get("data") or {}
     if body.get("type") == "update" and "id" in data:
         seen.received_ms.append(now - data["rx"])

@@ -25,7 +25,7 @@ from cryptopulse.common.config import SERVICES
 from tools.bench.backends import fresh_backends
 from tools.bench.measure import Row, sized
 from tools.bench.readers import readers
-from tools.bench.route_loss import loss
+from tools.bench.route_loss import loss, missing
 from tools.bench.route_probes import WATCHED, Seen, probes
 from tools.harness.system import Backends, System
 from tools.venue_sim.market.instruments import TRADING_VENUES, default_instruments
@@ -102,7 +102,13 @@ async def _under(backends: Backends, load: Load) -> Row:
             ) as clients,
             probes(system, headers, seen),
         ):
+            pairs = [(venue, symbol) for venue in JUDGED for symbol in load.pairs]
+            judge = {"authorization": f"Bearer {token}"}
+            await system.control("POST", "/pause")
+            await asyncio.sleep(SETTLE_SECONDS)
+            unknown = await missing(system, pairs, judge)
             await system.control("POST", "/rate", json={"rate": load.rate / load.share})
+            await system.control("POST", "/resume")
             await asyncio.sleep(WARM_SECONDS)
             await clients.counted()
             made, before, started = await trades_made(system), cpu_seconds(system), time.monotonic()
@@ -115,8 +121,7 @@ async def _under(backends: Backends, load: Load) -> Row:
             seen.is_settling = True
             await system.control("POST", "/pause")
             await asyncio.sleep(SETTLE_SECONDS)
-            pairs = [(venue, symbol) for venue in JUDGED for symbol in load.pairs]
-            lost, doubled = await loss(system, pairs, seen.ids, {"authorization": f"Bearer {token}"})
+            lost, doubled = await loss(system, pairs, seen.ids, judge, unknown)
     used = {name: after[name] - before[name] for name in after}
     cpu = sum(used[name] for name in SERVICES)
     return Row(
