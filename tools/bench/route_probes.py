@@ -37,7 +37,7 @@ class Seen:
     alert_ms: list[float] = field(default_factory=list)
     ids: dict[str, list[int]] = field(default_factory=dict)
     is_settling: bool = False
-    """True once no further trade may be made: what arrives late is waited for."""
+    """True once no further trade may be made and nothing is looked at anew: what arrives late is waited for."""
     cut: int = 0
     """Closures of the client's own socket: it reads too slowly, on a machine that is more than full."""
 
@@ -66,9 +66,12 @@ async def probes(system: System, headers: dict[str, str], seen: Seen) -> AsyncIt
             group.create_task(work)
             for work in (_listen(system, headers, seen), _look(system, seen), _cross(system, seen))
         ]
-        yield
-        for task in tasks:
-            task.cancel()
+        try:
+            yield
+        finally:
+            seen.is_settling = True
+            for task in tasks:
+                task.cancel()
 
 
 async def _listen(system: System, headers: dict[str, str], seen: Seen) -> None:
@@ -103,7 +106,8 @@ async def _look(system: System, seen: Seen) -> None:
     """The age of the newest trade when its price is first seen in Redis; a look every 5 ms."""
     known = 0
     async with Redis.from_url(system.backends.redis) as redis:
-        while True:
+        # Not for ever: the client loses a cancellation at times, and the group waits for its tasks.
+        while not seen.is_settling:
             await asyncio.sleep(LOOK_SECONDS)
             stored = await redis.get(keys.venue_price(WATCHED, "binance"))
             if not isinstance(stored, bytes):
