@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import importlib
+import logging
 import pkgutil
 import sys
 import time
@@ -13,6 +14,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import structlog
 import uvloop
 
 import tools.bench.cases
@@ -92,6 +94,7 @@ def main(arguments: list[str] | None = None) -> int:
     chosen = [known[name] for name in args.case] or [
         case for case in known.values() if KINDS[QUICK] not in case.not_in
     ]
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
     started = time.perf_counter()
     rows, failed = uvloop.run(_run(chosen)) if sys.platform != "win32" else asyncio.run(_run(chosen))
     seconds = time.perf_counter() - started

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import importlib.util
 import os
 import secrets
 import signal
@@ -18,6 +19,7 @@ from typing import Any, Self
 import httpx
 
 from cryptopulse.common.config import SERVICES
+from cryptopulse.common.database.migrate import migrate
 from cryptopulse.common.testing.servers.ports import free_port
 from tools.local_stack.programs import ALONE, addresses
 
@@ -73,9 +75,7 @@ class System:
         try:
             if self.with_simulator:
                 self.start_simulator()
-            for service in self.services:
-                if SERVICES[service].schema:
-                    self._migrate(service)
+            await asyncio.gather(*(self._migrate(name) for name in self.services if SERVICES[name].schema))
             for service in self.services:
                 self.start(service)
             for service in self.services:
@@ -170,20 +170,14 @@ class System:
                 stderr=subprocess.STDOUT,
             )
 
-    def _migrate(self, service: str) -> None:
-        done = subprocess.run(
-            [sys.executable, "-m", f"cryptopulse.{service}", "migrate"],
-            cwd=ROOT,
-            env=self.environment,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
-        if done.returncode != 0:
-            raise SystemFailedError(
-                f"{service} migrate: exit {done.returncode}\n{done.stdout[-3000:]}{done.stderr[-3000:]}"
-            )
+    async def _migrate(self, service: str) -> None:
+        """As the service's `migrate` does, without a Python for each."""
+        facts = SERVICES[service]
+        package = importlib.util.find_spec(f"cryptopulse.{service}")
+        assert package is not None
+        assert package.submodule_search_locations is not None
+        folder = Path(package.submodule_search_locations[0]) / "migrations"
+        await migrate(self.backends.postgres, schema=facts.schema, role=facts.role, directory=folder)
 
     def _environment(self) -> dict[str, str]:
         ports = self.simulator_ports
