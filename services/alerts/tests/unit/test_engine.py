@@ -264,6 +264,34 @@ def test_a_crossing_between_creation_and_the_first_look_is_not_lost() -> None:
     assert len(script.fired) == 1
 
 
+def test_the_first_price_of_a_silent_market_is_a_step_from_where_a_rule_was_made() -> None:
+    rules = [(above(100), False), (above(100), True)]
+    rules += [(above(100, kind), False) for kind in ("price_cross_up", "price_cross")]
+    for condition, told in rules:
+        for known in (False, True):
+            runtime = Runtime(truth=False, evaluated=known)
+            rule = a_rule(condition, created_price=Decimal(95), runtime=runtime, notify_resolved=told)
+            script = Script(rule)
+            assert script.engine.positions() == []
+            assert script.play(105) == ["105"]
+            assert [position.price for position in script.engine.positions()] == [105]
+    script = Script(a_rule(above(100), created_price=Decimal(105), runtime=Runtime(truth=True)))
+    assert script.play(106) == []
+
+
+def test_of_a_silent_market_the_newest_rule_knows_the_newest_price() -> None:
+    first = a_rule(above(100), name="al_1", created_price=Decimal(95), armed_ms=1_000)
+    second = a_rule(above(102), name="al_2", created_price=Decimal(105), armed_ms=2_000)
+    for rules in ((first, second), (second, first)):
+        again = [
+            a_rule(above(100 if rule is first else 102), name=rule.id, created_price=rule.created_price, armed_ms=rule.armed_ms)
+            for rule in rules
+        ]  # fmt: skip
+        script = Script(*again)
+        assert [firing.rule_id for firing in script.fired] == ["al_1"]
+        assert script.play(106) == []
+
+
 def test_repeated_and_older_ticks_change_nothing() -> None:
     script = Script(a_rule(above(100)))
     script.play(99, 101, 99)

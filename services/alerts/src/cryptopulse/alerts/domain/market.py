@@ -62,7 +62,10 @@ class Market:
     sequence: int = 0
     epoch: int = 0
     at_us: int = 0
+    """When the last price was heard, 0 before the first."""
     received_us: int = 0
+    said_ms: int = 0
+    """Before the first: when the rule was made whose price then is the newest known."""
     holes: list[Hole] = field(default_factory=list)
     users: int = 0
     changed: bool = False
@@ -103,8 +106,8 @@ class Market:
         return True
 
     def position(self) -> Position | None:
-        """Where it stands, None before the first price."""
-        if self.price is None:
+        """Where it stands, None before the first price was heard."""
+        if self.price is None or not self.at_us:
             return None
         return Position(
             self.symbol,

@@ -217,10 +217,11 @@ class Roster:
         fresh, known = not rule.runtime.evaluated, rule.runtime.truth
         rule.runtime.evaluated = True
         rule.dirty = rule.dirty or fresh
-        truth = attachment.truth(self.registry.value)
         cause = Cause(
             now_us, now_us, f"armed:{rule.armed_ms}", rule.definition.symbol or "", rule.definition.source
         )
+        self._stand_where_made(attachment, cause, fired)
+        truth = attachment.truth(self.registry.value)
         if rule.runtime.fire_now:
             rule.runtime.fire_now = False
             self.collect(rule.enter(cause, rule.created_price, None, "none"), attachment, fired)
@@ -245,6 +246,20 @@ class Roster:
             ):
                 assert metric == metrics[0]
                 self.hit(wire, now, threshold, edge, cause, fired)
+
+    def _stand_where_made(self, attachment: Attachment, cause: Cause, fired: list[Firing]) -> None:
+        """Of a market that nothing was heard of yet the price at which a rule was made is known: the first one is a step from there."""
+        rule, metrics = attachment.rule, attachment.views[0].metrics
+        price = rule.created_price
+        if price is None or attachment.is_composite or not metrics or metrics[0].kind != "price":
+            return
+        market = self.registry.market(metrics[0].symbol, metrics[0].source)
+        if market.at_us or rule.armed_ms < market.said_ms:
+            return
+        market.said_ms = rule.armed_ms
+        for wire, threshold, edge in market.index.move(price):
+            if wire.attachment is not attachment:
+                self.hit(wire, price, threshold, edge, cause, fired)
 
     def _attach(self, attachment: Attachment, at: int) -> None:
         """Hang a leaf on what it watches."""
