@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 from redis._parsers.base import BaseParser
+from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import DataError, RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from cryptopulse.common.cache.client import store_errors, unavailable
+from cryptopulse.common.cache.client import Pinger, connect, store_errors, unavailable
 from cryptopulse.common.errors import StoreUnavailable
 
 
@@ -69,3 +72,49 @@ async def test_what_is_no_outage_goes_through(error: Exception) -> None:
             raise error
 
     assert caught.value is error
+
+
+@pytest.mark.parametrize("url", ["redis://127.0.0.1:1/0", "rediss://127.0.0.1:1/0"])
+async def test_a_line_that_was_closed_under_the_client_is_an_outage(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = (
+        "unable to perform operation on <TCPTransport closed=True reading=False 0x1>; the handler is closed"
+    )
+
+    async def send(*_: object) -> None:
+        raise RuntimeError(said)
+
+    monkeypatch.setattr(AbstractConnection, "send_packed_command", send)
+    client = connect(url)
+    line = client.connection_pool.make_connection()  # type: ignore[no-untyped-call]  # the library's own has no types
+
+    with pytest.raises(RedisConnectionError):
+        await line.send_packed_command([b"PING"])
+
+    said = "something else"
+    with pytest.raises(RuntimeError, match=said):
+        await line.send_packed_command([b"PING"])
+    await client.aclose()
+
+
+async def test_no_error_ends_the_pings(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cryptopulse.common.cache.client.PING_SECONDS", 0.0)
+    answers: list[Exception | None] = [None, RuntimeError("whatever"), None]
+    asked = asyncio.Event()
+
+    class Client:
+        async def ping(self) -> None:
+            if not answers:
+                asked.set()
+                return
+            if (answer := answers.pop(0)) is not None:
+                raise answer
+
+    pinger = Pinger(Client())  # type: ignore[arg-type]  # all that it asks of a client
+    await pinger.start()
+    try:
+        await asyncio.wait_for(asked.wait(), 2)
+        assert pinger.check().ok
+    finally:
+        await pinger.close()
