@@ -75,8 +75,9 @@ image-native: venv system ## the same for one image: SERVICE=alerts
 integration: venv ## on real RabbitMQ, Redis and Postgres
 	@$(PYTEST) -n $(WORKERS) --dist worksteal --durations=20 $(RERUN) $(call tests_of,integration) $(ARGS)
 
+# A file stays on one worker: two runs of `make run` at once would want the same ports of the services.
 e2e: venv ## the five services as processes, a frame in and a message out
-	@$(PYTEST) -n 2 --dist loadgroup $(RERUN) --durations=20 $(call tests_of,e2e) $(ARGS)
+	@$(PYTEST) -n 2 --dist loadfile $(RERUN) --durations=20 $(call tests_of,e2e) $(ARGS)
 
 # CASE is a marker: quick planted alerts broker consumer gate ingest owners postgres redis rolling shutdown soak.
 faults: venv system ## the fault catalogue: each fault, its invariant, its figures; CASE=alerts picks, also ingest rolling ...

@@ -32,13 +32,6 @@ def corners(rabbitmq: str, management: str, redis: str, postgres: str) -> Iterat
         yield Backends(vhost, redis_db, database)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Those who share the system run in one process, when there are several."""
-    for item in items:
-        if "shared_system" in getattr(item, "fixturenames", ()):
-            item.add_marker(pytest.mark.xdist_group("shared system"))
-
-
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def shared_system(
     rabbitmq_url: str,

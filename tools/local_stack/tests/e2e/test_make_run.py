@@ -31,8 +31,7 @@ ROOT = Path(__file__).resolve().parents[4]
 GIVEN = ("RABBITMQ_URL", "RABBITMQ_MANAGEMENT_URL", "REDIS_URL", "DATABASE_URL", "REQUIRE_BACKENDS")
 START_SECONDS = 90.0
 
-# All on one worker: the services of `make run` have ports of their own only when they are told so.
-pytestmark = [pytest.mark.timeout(240), pytest.mark.xdist_group("make run")]
+pytestmark = pytest.mark.timeout(240)
 
 
 class Run:
