@@ -94,6 +94,7 @@ def main(arguments: list[str] | None = None) -> int:
     chosen = [known[name] for name in args.case] or [
         case for case in known.values() if KINDS[QUICK] not in case.not_in
     ]
+    # What is printed is the table; a whole system in this process's hands would write its log between the rows.
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
     started = time.perf_counter()
     rows, failed = uvloop.run(_run(chosen)) if sys.platform != "win32" else asyncio.run(_run(chosen))

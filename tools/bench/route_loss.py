@@ -65,6 +65,9 @@ async def _of_pair(system: System, venue: str, symbol: str, headers: dict[str, s
         "limit": 1000,
     }
     answer = await system.client.get(f"/v1/candles/{symbol}", params=params, headers=headers)
+    if answer.status_code != httpx.codes.NOT_FOUND:
+        # Any other refusal must not pass for candles that lack everything: what lacks before the load is not counted as lost.
+        answer.raise_for_status()
     rows = {row["open_time"]: row["trades"] for row in answer.json().get("data", [])}
     differences = {
         (venue, symbol, at["open_time"]): at["trades"] - rows.get(at["open_time"], 0) for at in minutes

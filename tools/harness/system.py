@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import importlib.util
 import os
 import secrets
 import signal
@@ -20,7 +19,9 @@ import httpx
 
 from cryptopulse.common.config import SERVICES
 from cryptopulse.common.database.migrate import migrate
+from cryptopulse.common.runtime.command import migrations_of
 from cryptopulse.common.testing.servers.ports import free_port
+from tools.local_stack.config import settings_of
 from tools.local_stack.programs import ALONE, addresses
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -173,10 +174,8 @@ class System:
     async def _migrate(self, service: str) -> None:
         """As the service's `migrate` does, without a Python for each."""
         facts = SERVICES[service]
-        package = importlib.util.find_spec(f"cryptopulse.{service}")
-        assert package is not None
-        assert package.submodule_search_locations is not None
-        folder = Path(package.submodule_search_locations[0]) / "migrations"
+        folder = migrations_of(settings_of(service))
+        assert folder is not None
         await migrate(self.backends.postgres, schema=facts.schema, role=facts.role, directory=folder)
 
     def _environment(self) -> dict[str, str]:

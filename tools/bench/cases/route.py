@@ -90,6 +90,13 @@ async def _under(backends: Backends, load: Load) -> Row:
         await _rules_and_portfolio(system, headers)
         claims = {"sub": "bench", "exp": int(time.time()) + 3_600, "tier": "enterprise"}
         token = jwt.encode(claims, system.secret, algorithm="HS256")
+        judge = {"authorization": f"Bearer {token}"}
+        pairs = [(venue, symbol) for venue in JUDGED for symbol in load.pairs]
+        # Before the probes, which make trades of their own: nothing is on its way while the market stands.
+        await system.control("POST", "/pause")
+        await asyncio.sleep(SETTLE_SECONDS)
+        before_us = await missing(system, pairs, judge)
+        await system.control("POST", "/resume")
         seen = Seen()
         async with (
             readers(
@@ -102,13 +109,7 @@ async def _under(backends: Backends, load: Load) -> Row:
             ) as clients,
             probes(system, headers, seen),
         ):
-            pairs = [(venue, symbol) for venue in JUDGED for symbol in load.pairs]
-            judge = {"authorization": f"Bearer {token}"}
-            await system.control("POST", "/pause")
-            await asyncio.sleep(SETTLE_SECONDS)
-            unknown = await missing(system, pairs, judge)
             await system.control("POST", "/rate", json={"rate": load.rate / load.share})
-            await system.control("POST", "/resume")
             await asyncio.sleep(WARM_SECONDS)
             await clients.counted()
             made, before, started = await trades_made(system), cpu_seconds(system), time.monotonic()
@@ -121,7 +122,7 @@ async def _under(backends: Backends, load: Load) -> Row:
             seen.is_settling = True
             await system.control("POST", "/pause")
             await asyncio.sleep(SETTLE_SECONDS)
-            lost, doubled = await loss(system, pairs, seen.ids, judge, unknown)
+            lost, doubled = await loss(system, pairs, seen.ids, judge, before_us)
     used = {name: after[name] - before[name] for name in after}
     cpu = sum(used[name] for name in SERVICES)
     return Row(

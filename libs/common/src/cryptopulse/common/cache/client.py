@@ -76,17 +76,17 @@ def connect(
         client_name=name,
         retry=Retry(ExponentialBackoff(cap=0.25, base=0.02), retries=1),
     )
-    pool.connection_class = honest(pool.connection_class)
+    pool.connection_class = closed_is_connection_error(pool.connection_class)
     return Redis.from_pool(pool)
 
 
-def honest(kind: type[AbstractConnection]) -> type[AbstractConnection]:
+def closed_is_connection_error(kind: type[AbstractConnection]) -> type[AbstractConnection]:
     """A kind of connection that says `ConnectionError` when it was closed under the client.
 
     uvloop says `RuntimeError`, which the client lets through: then nothing is tried again, and nobody takes it for an outage.
     """
 
-    class Honest(kind):  # type: ignore[valid-type, misc]  # whichever the URL asks for, plain or TLS
+    class Connection(kind):  # type: ignore[valid-type, misc]  # whichever the URL asks for, plain or TLS
         async def send_packed_command(
             self, command: bytes | str | Iterable[bytes], check_health: bool = True
         ) -> None:
@@ -97,7 +97,7 @@ def honest(kind: type[AbstractConnection]) -> type[AbstractConnection]:
                     raise
                 raise RedisConnectionError("the connection was closed") from error
 
-    return Honest
+    return Connection
 
 
 @asynccontextmanager
