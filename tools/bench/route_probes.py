@@ -38,6 +38,8 @@ class Seen:
     ids: dict[str, list[int]] = field(default_factory=dict)
     is_settling: bool = False
     """True once no further trade may be made and nothing is looked at anew: what arrives late is waited for."""
+    conflated: int = 0
+    """Trades of the watched pair that came folded into bars, for the route had more than it could carry."""
     cut: int = 0
     """Closures of the client's own socket: it reads too slowly, on a machine that is more than full."""
 
@@ -99,7 +101,9 @@ def _note(body: dict[str, Any], seen: Seen) -> None:
         seen.received_ms.append(now - data["rx"])
         if data["src"] == "binance":
             seen.socket_ms.append(now - data["ts"])
-        seen.ids.setdefault(data["src"], []).append(data["id"])
+        # What an overload has made one stands for all of its ids.
+        seen.ids.setdefault(data["src"], []).extend(range(data.get("first_id", data["id"]), data["id"] + 1))
+        seen.conflated += data.get("n", 0)
 
 
 async def _look(system: System, seen: Seen) -> None:

@@ -123,6 +123,7 @@ async def _under(backends: Backends, load: Load) -> Row:
             await system.control("POST", "/pause")
             await asyncio.sleep(SETTLE_SECONDS)
             lost, doubled = await loss(system, pairs, seen.ids, judge, before_us)
+            found |= {"conflated": seen.conflated}
     used = {name: after[name] - before[name] for name in after}
     cpu = sum(used[name] for name in SERVICES)
     return Row(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
+from decimal import Decimal
 from typing import Any, ClassVar
 
 import pytest
@@ -13,10 +14,11 @@ import pytest_asyncio
 from cryptopulse.common.contracts.candles import CandleBatch
 from cryptopulse.common.contracts.indicators import IndicatorBatch, IndicatorUpdate, Signal, Warmup
 from cryptopulse.common.contracts.intervals import MINUTE_MS
-from cryptopulse.common.contracts.ticks import TickBatch
+from cryptopulse.common.contracts.ticks import Conflated, TickBatch
 from cryptopulse.common.testing.builders import a_candle, a_trade
 from cryptopulse.gateway.domain.conflation import Ring
 from cryptopulse.gateway.entrypoints.bus import BusConsumers
+from cryptopulse.gateway.entrypoints.http.trades import Trades, _newest
 
 
 async def say(ws: Any, **message: Any) -> None:
@@ -61,6 +63,39 @@ async def test_trades_resume_whole_or_say_no(gateway: Any, listen: Any) -> None:
         await say(ws, op="subscribe", channels=[{**channel, "resume": {"BTC-USDT": where}}])
         assert (await listen(ws, "ack"))["subscribed"][0]["recovered"] is False
         assert (await listen(ws))["type"] == "snapshot"
+
+
+async def test_what_an_overload_has_conflated_is_told_resumed_and_read(gateway: Any, listen: Any) -> None:
+    bar = Conflated(
+        symbol="BTC-USDT", first_id=3, last_id=9, open=Decimal(5), high=Decimal(8), low=Decimal(4), close=Decimal(6),
+        volume=Decimal(7), quote_volume=Decimal(40), taker_buy_volume=Decimal(2), trades=7, first_event_us=1_000,
+        last_event_us=5_000, received_us=6_000,
+    )  # fmt: skip
+    folded = TickBatch(
+        venue="binance", shard=0, epoch=7, seq=2, sent_us=0, conflated=[bar], offsets={"BTC-USDT": 2}
+    )
+    channel = {"ch": "trades", "symbols": ["BTC-USDT"]}
+    expected = {
+        "s": "BTC-USDT", "src": "binance", "id": 9, "p": "6", "q": "7", "side": "unknown", "ts": 5, "rx": 6, "n": 7,
+        "first_id": 3, "first_ts": 1, "o": "5", "h": "8", "l": "4", "qv": "40", "tbv": "2",
+    }  # fmt: skip
+    async with gateway.ws() as ws:
+        await say(ws, op="subscribe", channels=[channel])
+        await listen(ws, "ack")
+        for batch in (a_batch(1, 1), folded, folded, a_batch(3, 3)):
+            gateway.distributor.ticks(batch)
+        told = [await listen(ws) for _ in range(3)]
+    assert [row["offset"] for row in told] == [1, 2, 3]
+    assert told[1]["data"] == expected
+    async with gateway.ws() as ws:
+        resume = {"BTC-USDT": {"epoch": "7", "offset": 1}}
+        await say(ws, op="subscribe", channels=[{**channel, "resume": resume}])
+        assert (await listen(ws, "ack"))["subscribed"][0]["recovered"] is True
+        assert [(await listen(ws, "update"))["data"]["id"] for _ in range(2)] == [9, 3]
+    ring = gateway.hub.ring(("trades", "BTC-USDT@binance"))
+    rows = [json.loads(row) for row in _newest([ring], 0, 10)]
+    assert expected in rows
+    assert Trades.model_validate({"symbol": "BTC-USDT", "data": rows}).data[-1].model_dump() == expected
 
 
 async def test_a_batch_that_comes_again_is_told_once(gateway: Any, listen: Any) -> None:

@@ -178,6 +178,24 @@ async def test_trades_of_a_symbol_are_numbered_on_over_batches_and_what_leaves_a
         assert len(numbers) > 100
 
 
+async def test_what_was_conflated_is_numbered_after_the_trades_before_it() -> None:
+    bus = FakeBus()
+    publisher = a_publisher(bus)
+    publisher.buffer = TickBuffer(3)
+    for n in range(1, 6):
+        publisher.add_trade(a_trade(n))
+    publisher.add_trade(a_trade(6, "ETH-USDT"))
+    await run_for(publisher, 0.05)
+    publisher.add_trade(a_trade(7))
+    await run_for(publisher, 0.05)
+    first, second = bus.batches
+    assert [(bar.symbol, bar.first_id, bar.last_id) for bar in first.conflated] == [
+        ("BTC-USDT", 4, 5),
+        ("ETH-USDT", 6, 6),
+    ]
+    assert (first.offsets, second.offsets) == ({"BTC-USDT": 1, "ETH-USDT": 1}, {"BTC-USDT": 5})
+
+
 @pytest.mark.parametrize(
     ("topics", "keys"),
     [

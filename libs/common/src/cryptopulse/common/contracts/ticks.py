@@ -86,7 +86,8 @@ class TickBatch(Message):
 
     `epoch` is the ingestor's lease; a lower one than seen before for the same (venue, part) is refused.
     `seq` rises by 1 per (venue, shard, epoch). `clock_offset_us` is venue clock minus ours, as estimated now.
-    `offsets` numbers the first trade of each symbol in `trades` within the epoch; those after it follow by 1.
+    `offsets` numbers the first row of each symbol within the epoch, trades first and then what was conflated; those after it
+    follow by 1.
     """
 
     venue: str

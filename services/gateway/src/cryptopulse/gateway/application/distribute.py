@@ -12,7 +12,7 @@ from cryptopulse.common.contracts.feeds import FeedStatus
 from cryptopulse.common.contracts.indicators import IndicatorBatch, Signal
 from cryptopulse.common.contracts.portfolio import PortfolioChanged, PortfolioValueBatch, PortfolioValued
 from cryptopulse.common.contracts.prices import STALE_AFTER_MS, PriceBatch, PriceUpdate
-from cryptopulse.common.contracts.ticks import TickBatch
+from cryptopulse.common.contracts.ticks import Conflated, TickBatch, Trade
 from cryptopulse.common.contracts.values import CONSOLIDATED
 from cryptopulse.common.telemetry import tracing
 from cryptopulse.gateway.application.fan_out import Hub
@@ -126,20 +126,23 @@ class Distributor:
         self._final(self._hub.ring(key), (self._hub.find(key),), event, event.epoch, event.offset or None)
 
     def ticks(self, batch: TickBatch) -> None:
-        """Trades, for those who follow them."""
+        """Trades, and the bars of those that an overload has conflated, for those who follow them."""
+        rows: Sequence[Trade | Conflated] = batch.trades
+        if batch.conflated:
+            rows = [*rows, *batch.conflated]
         offsets = dict(batch.offsets)
         places: dict[str, tuple[Ring, tuple[Stream | None]]] = {}
-        for symbol in self._hub.followed.intersection(trade.symbol for trade in batch.trades):
+        for symbol in self._hub.followed.intersection(row.symbol for row in rows):
             key = ("trades", f"{symbol}@{batch.venue}")
             places[symbol] = (self._hub.ring(key), (self._hub.find(key),))
-        for trade in batch.trades if places else ():
-            symbol = trade.symbol
+        for row in rows if places else ():
+            symbol = row.symbol
             if symbol not in places:
                 continue
             offset = offsets.get(symbol)
             if offset is not None:
                 offsets[symbol] = offset + 1
-            self._final(*places[symbol], (batch.venue, trade), batch.epoch, offset)
+            self._final(*places[symbol], (batch.venue, row), batch.epoch, offset)
 
     def feed(self, status: FeedStatus) -> None:
         """The state of a venue."""

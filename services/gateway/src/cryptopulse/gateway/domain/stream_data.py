@@ -11,7 +11,7 @@ from cryptopulse.common.contracts.candles import Candle
 from cryptopulse.common.contracts.feeds import FeedStatus
 from cryptopulse.common.contracts.indicators import IndicatorUpdate, Signal
 from cryptopulse.common.contracts.portfolio import PortfolioValued
-from cryptopulse.common.contracts.ticks import Trade
+from cryptopulse.common.contracts.ticks import Conflated, Trade
 from cryptopulse.common.contracts.values import plain
 from cryptopulse.gateway.domain.price_body import text
 from cryptopulse.gateway.domain.seed import iso
@@ -22,9 +22,30 @@ def dumps(body: dict[str, Any]) -> bytes:
     return orjson.dumps(body)
 
 
-def trade(item: tuple[str, Trade]) -> bytes:
-    """One trade of a venue; `side` is the taker's."""
+def trade(item: tuple[str, Trade | Conflated]) -> bytes:
+    """One trade of a venue; `side` is the taker's. Or `n` of them that an overload has made one, with their ids and prices."""
     venue, tick = item
+    if isinstance(tick, Conflated):
+        return orjson.dumps(
+            {
+                "s": tick.symbol,
+                "src": venue,
+                "id": tick.last_id,
+                "p": plain(tick.close),
+                "q": plain(tick.volume),
+                "side": "unknown",
+                "ts": tick.last_event_us // 1_000,
+                "rx": tick.received_us // 1_000,
+                "n": tick.trades,
+                "first_id": tick.first_id,
+                "first_ts": tick.first_event_us // 1_000,
+                "o": plain(tick.open),
+                "h": plain(tick.high),
+                "l": plain(tick.low),
+                "qv": plain(tick.quote_volume),
+                "tbv": plain(tick.taker_buy_volume),
+            }
+        )
     return orjson.dumps(
         {
             "s": tick.symbol,
@@ -37,6 +58,12 @@ def trade(item: tuple[str, Trade]) -> bytes:
             "rx": tick.received_us // 1_000,
         }
     )
+
+
+def when(item: tuple[str, Trade | Conflated]) -> tuple[int, int]:
+    """What trades are in order by: our time of receipt, and the venue's id."""
+    tick = item[1]
+    return tick.received_us, tick.last_id if isinstance(tick, Conflated) else tick.trade_id
 
 
 def candle(bar: Candle) -> bytes:

@@ -10,7 +10,15 @@ from typing import Final
 
 from cryptopulse.common.bus.routing import convenience_key_of, key_of
 from cryptopulse.common.clock import Clock
-from cryptopulse.common.contracts.ticks import BACKFILL, SNAPSHOT, Quote, ReferencePrice, TickBatch, Trade
+from cryptopulse.common.contracts.ticks import (
+    BACKFILL,
+    SNAPSHOT,
+    Conflated,
+    Quote,
+    ReferencePrice,
+    TickBatch,
+    Trade,
+)
 from cryptopulse.common.contracts.topics import TICKS
 from cryptopulse.common.errors import BusUnavailable
 from cryptopulse.common.telemetry.logging import get_logger
@@ -277,14 +285,14 @@ class ShardPublisher:
             quotes=taken.quotes,
             references=taken.references,
             conflated=taken.conflated,
-            offsets=self._number(taken.trades),
+            offsets=self._number([*taken.trades, *taken.conflated]),
         )
 
-    def _number(self, trades: list[Trade]) -> dict[str, int]:
-        """The offset of each symbol's first trade in a batch: every gateway replica counts on from it."""
+    def _number(self, rows: list[Trade | Conflated]) -> dict[str, int]:
+        """The offset of each symbol's first row in a batch: every gateway replica counts on from it."""
         counts: dict[str, int] = {}
-        for trade in trades:
-            counts[trade.symbol] = counts.get(trade.symbol, 0) + 1
+        for row in rows:
+            counts[row.symbol] = counts.get(row.symbol, 0) + 1
         firsts = {}
         for symbol, count in counts.items():
             last = self._offsets.get(symbol, 0)

@@ -168,7 +168,8 @@ _ABOUT: Final = (
     "flat where nothing was traded (`n` 0). "
     "Credentials by `Authorization` header, by the subprotocol `bearer.<base64url of the token>` beside `cryptopulse.v1`, or by an `auth` "
     "message; never in the address. `every_ms` is rounded up to 0, 100, 1000 or 5000. `trades` are one stream for each venue that trades the pair, "
-    "each with its own `sid`, `source` and offsets. Resume, on any server, with the `epoch` and `offset` of the last message: "
+    "each with its own `sid`, `source` and offsets; trades that an overload has made one come as one with `n`, `first_id`, `o`, `h`, `l`, `qv` "
+    "and `tbv` beside (`p` is the last price, `q` all that was traded). Resume, on any server, with the `epoch` and `offset` of the last message: "
     '`"resume":{"BTC-USD":{"epoch":"1f","offset":1842}}`, by `BTC-USDT@binance` where a name stands for several streams. `recovered` true: what was '
     "missed follows, each message once (of tickers, markets and portfolios the newest stands for all); false: a snapshot follows. Close codes: 4000-4499 connect again, 4500-4999 do not; 4001 credential expired, 4003 "
     "reconnect, 4008 slow consumer, 4012 no pong, 4013 too many messages, 1012 restart, 4500 bad token, 4501 bad protocol, 4504 too many "

@@ -42,11 +42,27 @@ class TradeRow(BaseModel):
     rx: int
 
 
+class ConflatedTrades(TradeRow):
+    """`n` trades that an overload has made one: `first_id` to `id`, `q` in all, the last price as `p`, `side` unknown.
+
+    `o`, `h` and `l` are the first, highest and lowest price, `qv` the volume in quote units, `tbv` what takers bought of `q`.
+    """
+
+    n: int
+    first_id: int
+    first_ts: int
+    o: str
+    h: str
+    l: str  # noqa: E741  # the name that candles have for it
+    qv: str
+    tbv: str
+
+
 class Trades(BaseModel):
     """The newest trades, newest first, none older than a minute."""
 
     symbol: str
-    data: list[TradeRow]
+    data: list[ConflatedTrades | TradeRow]
     next_cursor: str | None = None
 
 
@@ -69,7 +85,7 @@ async def get_trades(use: UseCases, call: Call) -> Response:
 def _newest(rings: Iterable[Ring], horizon_ms: int, limit: int) -> list[bytes]:
     """The newest of all venues by our time of receipt, newest first."""
     items = [payload for ring in rings for _, at, payload in ring.items if at >= horizon_ms]
-    newest = sorted(items, key=lambda item: (item[1].received_us, item[1].trade_id), reverse=True)
+    newest = sorted(items, key=stream_data.when, reverse=True)
     return [stream_data.trade(payload) for payload in newest[:limit]]
 
 
