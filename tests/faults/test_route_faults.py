@@ -383,6 +383,8 @@ async def test_21_paused_owner_is_fenced(stand: Stand) -> None:
         await stand.until(lambda: owns("indicators2", 4), what="the second has all shards", seconds=60)
         await asyncio.sleep(10)
         stand.processes["indicators"].send_signal(signal.SIGCONT)
+        # The first says two until it has noticed; the second gives two back once the first is its peer again.
+        await stand.until(lambda: owns("indicators2", 2), what="the second has given two back", seconds=60)
         await stand.until(lambda: owns("indicators", 2), what="the first has two again", seconds=60)
         report.notes["refused"] = stand.log("indicators", 5_000).count("shard lost to another owner")
 

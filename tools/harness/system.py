@@ -116,6 +116,13 @@ class System:
         self._spawn(name, [sys.executable, "-m", f"cryptopulse.{service}"], settings)
         return name
 
+    async def stop_second(self, name: str) -> int:
+        """SIGTERM to a second replica, which is forgotten; its exit code."""
+        code = (await self._end(name))[name]
+        del self.processes[name], self.ports[name]
+        self.doors.pop(name, None)
+        return code
+
     async def revive(self) -> None:
         """Start again what has ended; return when all five are ready."""
         for service in SERVICES:

@@ -1,14 +1,18 @@
 """What a second replica of the indicator service is worth: the shards divide themselves, and so does the load.
 
-The whole system under one load, with one replica and with two. A replica is full when it needs a whole core, so the
-load that two can take is that of one, times the CPU of the one, over that of the busier of the two.
+The whole system under one load, with one replica and with two in turn, so that a host that changes its speed changes both. A
+replica is full when it needs a whole core, so the load that two can take is that of one, times the CPU of the one, over that of
+the busier of the two.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
+import statistics
 import time
+from dataclasses import dataclass
+from functools import partial
 
 import httpx
 
@@ -23,33 +27,60 @@ NOT_IN = ("quick",)
 """A whole system is started for it; in a quick run that of `route` is enough."""
 LOAD = Load(*(int(part) for part in os.environ.get("LOAD", sized("10000/100/0", "300/20/0")).split("/")))
 """Ticks per second / symbols / 0."""
-SECONDS = sized(20, 3)
+SECONDS = sized(12, 3)
+ROUNDS = sized(2, 1)
+"""How often two replicas are measured; one is before, between and after them."""
+IDLE_RATE = 20
+"""Trades a second of the whole market while shards move: moving them is not the load."""
 QUIET_SECONDS = sized(8, 1)
 """A replica has settled when no indicator series was built anew for so long."""
 SETTLE_SECONDS = 150.0
 
 
+@dataclass(frozen=True, slots=True)
+class Window:
+    """Ticks per second, and the share of a core that each replica used."""
+
+    rate: float
+    shares: list[float]
+
+    @property
+    def per_cpu_second(self) -> float:
+        """Ticks for a second of CPU, over all replicas."""
+        return self.rate / sum(self.shares)
+
+
 async def run() -> list[Row]:
     """A row for one replica, a row for two."""
-    alone, both = await _with(1), await _with(2)
-    times = sum(alone[1]) / max(both[1])
-    even = min(both[1]) / max(both[1])
-    return [
-        _row("one replica", alone, {}),
-        _row("two replicas", both, {"times the load": times, "evenness": even}),
-    ]
-
-
-async def _with(replicas: int) -> tuple[float, list[float]]:
-    """Measured on a system of its own, whose replicas divide the shards before the load comes: moving them is not the load."""
+    ones: list[Window] = []
+    twos: list[Window] = []
     async with fresh_backends() as backends, running(backends, LOAD) as system:
         await system.until_ready("gateway")
         await system.price("BTC")
-        names = ["indicators"]
-        if replicas == 2:
-            names.append(await second_owner(system))
-        await system.control("POST", "/rate", json={"rate": LOAD.rate / LOAD.share})
-        return await _measured(system, names)
+        ones.append(await _measured(system, ["indicators"]))
+        for _ in range(ROUNDS):
+            second = await second_owner(system)
+            twos.append(await _measured(system, ["indicators", second]))
+            await system.stop_second(second)
+            await system.until(
+                partial(_owns, system, "indicators", DEFAULT_SHARDS), what="one owns all shards"
+            )
+            ones.append(await _measured(system, ["indicators"]))
+    times = [
+        (before.shares[0] / before.rate + after.shares[0] / after.rate) / 2 * two.rate / max(two.shares)
+        for before, two, after in zip(ones, twos, ones[1:], strict=False)
+    ]
+    return [
+        _row("one replica", ones, {}),
+        _row(
+            "two replicas",
+            twos,
+            {
+                "times the load": statistics.median(times),
+                "evenness": statistics.median(min(two.shares) / max(two.shares) for two in twos),
+            },
+        ),
+    ]
 
 
 async def second_owner(system: System) -> str:
@@ -57,14 +88,15 @@ async def second_owner(system: System) -> str:
     second = system.start_second("indicators")
 
     async def divided() -> bool:
-        return [await _owned(system, name) for name in ("indicators", second)] == [DEFAULT_SHARDS // 2] * 2
+        half = DEFAULT_SHARDS // 2
+        return await _owns(system, "indicators", half) and await _owns(system, second, half)
 
     await system.until(divided, what="the shards are divided", of=second)
     return second
 
 
-async def _owned(system: System, name: str) -> int:
-    return await _counted(system, name, "cryptopulse_shards_owned")
+async def _owns(system: System, name: str, shards: int) -> bool:
+    return await _counted(system, name, "cryptopulse_shards_owned") == shards
 
 
 async def _counted(system: System, name: str, metric: str) -> int:
@@ -88,28 +120,31 @@ async def _until_settled(system: System, names: list[str]) -> None:
     raise RuntimeError(f"series were still built after {SETTLE_SECONDS:.0f} s")
 
 
-async def _measured(system: System, names: list[str]) -> tuple[float, list[float]]:
-    """Ticks per second, and the share of a core that each replica used."""
+async def _measured(system: System, names: list[str]) -> Window:
+    """A window under the load, once the replicas have settled under it."""
+    await system.control("POST", "/rate", json={"rate": LOAD.rate / LOAD.share})
     await _until_settled(system, names)
     before, made, started = cpu_seconds(system), await trades_made(system), time.monotonic()
     await asyncio.sleep(SECONDS)
     after, wall = cpu_seconds(system), time.monotonic() - started
     ticks = (await trades_made(system) - made) * LOAD.share
-    return ticks / wall, [(after[name] - before[name]) / wall for name in names]
+    await system.control("POST", "/rate", json={"rate": IDLE_RATE})
+    return Window(ticks / wall, [(after[name] - before[name]) / wall for name in names])
 
 
-def _row(name: str, measured: tuple[float, list[float]], extra: dict[str, float]) -> Row:
-    rate, shares = measured
+def _row(name: str, windows: list[Window], extra: dict[str, float]) -> Row:
+    speeds = [window.per_cpu_second for window in windows]
+    shares = [statistics.median(each) for each in zip(*(window.shares for window in windows), strict=True)]
     return Row(
         case="replicas",
         name=f"{name}, {LOAD.rate:,} ticks/s, {LOAD.symbols:,} symbols",
         unit="ticks/s",
-        rounds=1,
-        per_cpu_second=rate / sum(shares),
-        low=rate / sum(shares),
-        high=rate / sum(shares),
-        per_wall_second=rate,
-        cpu_us_per_item=1e6 * sum(shares) / rate,
+        rounds=len(windows),
+        per_cpu_second=statistics.median(speeds),
+        low=min(speeds),
+        high=max(speeds),
+        per_wall_second=statistics.median(window.rate for window in windows),
+        cpu_us_per_item=1e6 / statistics.median(speeds),
         hold="1.8 times the load" if extra else "",
         extra={**{f"replica {at} %": 100 * share for at, share in enumerate(shares, start=1)}, **extra},
     )
