@@ -149,7 +149,9 @@ async def _under(backends: Backends, load: Load) -> Row:
 
 
 @contextlib.asynccontextmanager
-async def running(backends: Backends, load: Load) -> AsyncIterator[System]:
+async def running(
+    backends: Backends, load: Load, services: tuple[str, ...] = tuple(SERVICES)
+) -> AsyncIterator[System]:
     """The system on the simulator, with the load's pairs and without history."""
     settings = {
         "SYMBOLS": ",".join(load.pairs),
@@ -162,7 +164,11 @@ async def running(backends: Backends, load: Load) -> AsyncIterator[System]:
     symbols = ("--symbols", ",".join((*load.pairs, *RATES)))
     with tempfile.TemporaryDirectory() as folder:
         async with System(
-            backends, Path(folder), settings=settings, simulator_arguments=(*arguments, *symbols)
+            backends,
+            Path(folder),
+            settings=settings,
+            simulator_arguments=(*arguments, *symbols),
+            services=services,
         ) as system:
             yield system
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from redis._parsers.base import BaseParser
-from redis.asyncio.connection import AbstractConnection
+from redis.asyncio.connection import AbstractConnection, Connection
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import DataError, RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from cryptopulse.common.cache.client import Pinger, connect, store_errors, unavailable
+from cryptopulse.common.cache.client import Pinger, connect, connection_of, store_errors, unavailable
 from cryptopulse.common.errors import StoreUnavailable
 
 
@@ -96,6 +99,26 @@ async def test_a_line_that_was_closed_under_the_client_is_an_outage(
     with pytest.raises(RuntimeError, match=said):
         await line.send_packed_command([b"PING"])
     await client.aclose()
+
+
+WORDS = st.one_of(st.text(), st.binary(), st.integers(), st.floats(allow_nan=False))
+
+
+@given(st.lists(st.tuples(st.sampled_from(["SET", b"HSET", "CONFIG GET"]), WORDS, WORDS), max_size=5))
+def test_commands_are_packed_as_the_client_packs_them(commands: list[tuple[Any, ...]]) -> None:
+    ours = connection_of(Connection)()
+    expected = b"".join(chunk for command in commands for chunk in Connection().pack_command(*command))
+
+    assert b"".join(ours.pack_commands(commands)) == expected
+
+
+def test_what_the_client_refuses_to_pack_is_refused_still() -> None:
+    ours = connection_of(Connection)()
+
+    assert b"".join(ours.pack_command("SET", "k", memoryview(b"x"))).endswith(b"$1\r\nx\r\n")
+    for value in (True, None, ["x"]):
+        with pytest.raises(DataError):
+            ours.pack_command("SET", "k", value)  # type: ignore[arg-type]  # what the signature refuses as well
 
 
 async def test_no_error_ends_the_pings(monkeypatch: pytest.MonkeyPatch) -> None:
