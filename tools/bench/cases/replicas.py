@@ -36,6 +36,7 @@ IDLE_RATE = 20
 QUIET_SECONDS = sized(8, 1)
 """A replica has settled when no indicator series was built anew for so long."""
 SETTLE_SECONDS = 150.0
+TICKS_HANDLED = "cryptopulse_tick_age_seconds_count"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +64,7 @@ async def run() -> list[Row]:
     async with fresh_backends() as backends, running(backends, LOAD, services) as system:
         await system.until_ready("indicators")
         await system.until(partial(_owns, system, "indicators", DEFAULT_SHARDS), what="one owns all shards")
+        await system.until(partial(_counted, system, "indicators", TICKS_HANDLED), what="ticks arrive")
         ones.append(await _measured(system, ["indicators"], LOAD.rate))
         for _ in range(ROUNDS):
             second = await second_owner(system)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import os
 import secrets
 import socket
@@ -15,6 +14,7 @@ from fastapi import FastAPI
 
 from cryptopulse.common.clock import Clock, SystemClock
 from cryptopulse.common.runtime.health import CheckFn, Health, Phase
+from cryptopulse.common.runtime.memory import LongLived
 from cryptopulse.common.runtime.servers import HttpServer
 from cryptopulse.common.runtime.shutdown import DrainStep, Signals, run_steps
 from cryptopulse.common.runtime.tasks import LagMeter, LoopFn, Loops
@@ -51,6 +51,7 @@ class Runtime:
         self.replica_id = f"{name}-{socket.gethostname()[:40]}-{os.getpid()}-{secrets.token_hex(3)}"
         self._loops = Loops(name, self.clock)
         self._lag = LagMeter(name)
+        self._memory = LongLived()
         self.health = Health(name, self._version, self.clock, self._loops, self._lag)
         self._drain_steps: list[DrainStep] = []
         self._servers: list[HttpServer] = []
@@ -123,7 +124,7 @@ class Runtime:
             internal.bind()
             await internal.start()
             await _until_built(stack.enter_async_context(built), signals.stop)
-            _settle_memory()
+            self._memory.start()
             self._loops.start()
             for server in self._servers:
                 await server.start()
@@ -140,6 +141,7 @@ class Runtime:
             self.health.enter(Phase.DRAINING)
         finally:
             await self._close(stack, internal)
+            self._memory.stop()
             lag.cancel()
             signals.remove()
         log.info("service stopped")
@@ -173,16 +175,6 @@ class Runtime:
         await internal.stop(SERVERS_STOP_SECONDS)
         await run_steps([DrainStep("close adapters", stack.aclose, CLOSE_SECONDS)])
         await asyncio.to_thread(tracing.shutdown, FLUSH_SECONDS)
-
-
-def _settle_memory() -> None:
-    """Take what lives as long as the process (modules, settings, pools) out of the garbage collector's rounds.
-
-    A full round over the 100,000 objects of a service stops the event loop for 50 ms and more; afterwards it has
-    almost nothing to look at.
-    """
-    gc.collect()
-    gc.freeze()
 
 
 class _StoppedWhileBuildingError(Exception):
