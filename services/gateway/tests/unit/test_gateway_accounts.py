@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import threading
 from types import SimpleNamespace
 from typing import Any
@@ -288,6 +289,20 @@ async def test_a_key_ends_when_deleted_expired_or_elsewhere(gateway: Any) -> Non
     assert (refused.status_code, refused.json()["code"]) == (403, "address-not-allowed")
     past = await make_key(gateway, expires_at="2020-01-01T00:00:00Z")
     assert past.status_code == 422
+
+
+async def test_a_key_bound_to_addresses_opens_no_socket_from_elsewhere(gateway: Any, listen: Any) -> None:
+    here = (await make_key(gateway, addresses=["127.0.0.0/8", "2001:db8::/32"])).json()["key"]
+    elsewhere = (await make_key(gateway, addresses=["2001:db8::/32"])).json()["key"]
+    async with gateway.ws() as ws:
+        await ws.send(json.dumps({"op": "auth", "id": 1, "token": here}))
+        assert (await listen(ws, "ack"))["authenticated"] is True
+    async with gateway.ws() as ws:
+        await ws.send(json.dumps({"op": "auth", "id": 1, "token": elsewhere}))
+        refused = await listen(ws, "error")
+        assert (refused["code"], "address" in refused["detail"]) == ("invalid_token", True)
+        await ws.wait_closed()
+        assert ws.close_code == 4500
 
 
 async def test_a_rotated_key_overlaps_with_its_successor(gateway: Any) -> None:

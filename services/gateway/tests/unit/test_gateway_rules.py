@@ -119,6 +119,20 @@ def test_keys_are_verified_offline() -> None:
     assert not api_keys.is_address_allowed("nonsense", ["10.0.0.0/8"])
 
 
+@pytest.mark.parametrize(
+    ("address", "is_allowed"),
+    [
+        ("::ffff:10.0.0.1", True),
+        ("::ffff:11.0.0.1", False),
+        ("2001:db8::7", True),
+        ("2001:db9::7", False),
+        ("::a00:1", False),
+    ],
+)
+def test_a_key_is_bound_to_addresses_of_both_families(address: str, is_allowed: bool) -> None:
+    assert api_keys.is_address_allowed(address, ["10.0.0.0/8", "2001:db8::/32"]) is is_allowed
+
+
 def test_passwords_need_length_not_composition() -> None:
     assert accounts.password_fault("correct horse", "a@b.cd") is None
     for bad in ("short", "x" * 200, "Password1", "aaaaaaaaaaa", "a@b.cdefg"):

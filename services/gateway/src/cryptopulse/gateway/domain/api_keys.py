@@ -63,11 +63,16 @@ def parse(text: str) -> ApiKey | None:
 
 
 def is_address_allowed(address: str, allowed: list[str]) -> bool:
-    """True when the list is empty or one of its addresses or networks holds `address`."""
+    """True when the list is empty or one of its addresses or networks holds `address`.
+
+    A listener for both families sees an IPv4 caller as `::ffff:10.0.0.1`: lists name him without.
+    """
     if not allowed:
         return True
     try:
         caller = ipaddress.ip_address(address)
     except ValueError:
         return False
+    if isinstance(caller, ipaddress.IPv6Address) and caller.ipv4_mapped is not None:
+        caller = caller.ipv4_mapped
     return any(caller in ipaddress.ip_network(item, strict=False) for item in allowed)
