@@ -131,10 +131,16 @@ class Link:
 
 
 async def open_channel(connection: AbstractConnection, *, confirms: bool) -> Channel:
-    """A fresh channel. Raises `BusUnavailable` when the connection closed meanwhile."""
+    """A fresh channel. Raises `BusUnavailable` when the connection closed meanwhile.
+
+    By default aiormq holds ten frames of a channel and then reads nothing more of the whole connection: one channel whose reader
+    has ended would stop all others for ever, with heartbeats still going out. Here nothing waits for a channel; what one may hold is
+    bounded by its prefetch, or by the window of confirms.
+    """
     if connection.transport is None:
         raise BusUnavailable("the connection closed")
-    return cast("Channel", await connection.transport.connection.channel(publisher_confirms=confirms))
+    opened = await connection.transport.connection.channel(publisher_confirms=confirms, frame_buffer_size=0)
+    return cast("Channel", opened)
 
 
 async def _closed(connection: AbstractConnection) -> None:

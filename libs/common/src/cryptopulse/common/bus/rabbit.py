@@ -314,16 +314,19 @@ class RabbitBus:
         connection = self._in.connection
         if connection is None:
             raise BusUnavailable("the broker is away")
+        channel: Channel | None = None
         try:
             async with asyncio.timeout(self._publish_timeout):
                 channel = await open_channel(connection, confirms=False)
-                try:
-                    declared = await channel.queue_declare(queue=queue.name, passive=True)
-                except ChannelNotFoundEntity:
-                    return 0
-                await channel.close()
+                declared = await channel.queue_declare(queue=queue.name, passive=True)
+        except ChannelNotFoundEntity:
+            return 0
         except Exception as error:  # any failure means the same to the caller
             raise BusUnavailable(f"backlog of {queue.name} unknown: {type(error).__name__}") from error
+        finally:
+            if channel is not None and not channel.is_closed:
+                with contextlib.suppress(Exception):  # it has served; a dying connection takes it along
+                    await asyncio.wait_for(channel.close(), self._publish_timeout)
         return declared.message_count or 0
 
     async def _consume_up(self, connection: AbstractConnection) -> None:
