@@ -31,11 +31,12 @@ from cryptopulse.common.testing.servers.server import LocalServer, Profile
 from cryptopulse.common.testing.tcp_proxy import TcpProxy
 from tests.faults.report import Pulse
 from tools.harness.system import ROOT, Backends, System
+from tools.local_stack.config import run_folder
 
 BEHIND = ("ingestor", "indicators", "alerts", "portfolio")
 """The services that others ask over HTTP."""
 FIVE = ("ingestor", "indicators", "alerts", "portfolio", "gateway")
-LOGS = ROOT / ".run" / "faults"
+LOGS = run_folder(os.environ, ROOT) / "faults"
 """The logs of the newest session's processes stay here."""
 SURVIVES_KILLS = Profile(durable=True, management=True)
 SERVER_SECONDS = 90.0
