@@ -85,7 +85,7 @@ def connect(
 def connection_of(kind: type[AbstractConnection]) -> type[AbstractConnection]:
     """A kind of connection that is packed in C, and says `ConnectionError` when it was closed under the client.
 
-    The client reads with hiredis and writes without, at seven times the cost. Of a closed transport uvloop says `RuntimeError`,
+    The client reads with hiredis and packs in Python, at several times the cost. Of a closed transport uvloop says `RuntimeError`,
     which the client lets through: then nothing is tried again, and nobody takes it for an outage.
     """
 
