@@ -8,6 +8,7 @@ import os
 import random
 import time
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any, Self
 
@@ -41,6 +42,7 @@ class Tally:
     heard: int = 0
     told: Counter[str] = field(default_factory=Counter)
     resumed: int = 0
+    put_off: int = 0
     refused: Counter[str] = field(default_factory=Counter)
     lost: Counter[str] = field(default_factory=Counter)
     doubled: Counter[str] = field(default_factory=Counter)
@@ -88,31 +90,37 @@ class Client:
                     compression=None,
                     open_timeout=30,
                 ) as self._socket:
-                    await self._socket.send(orjson.dumps(self._wish()).decode())
+                    await self._ask(CHANNELS)
                     while True:
-                        self._take(orjson.loads(await self._socket.recv(decode=False)))
+                        await self._take(orjson.loads(await self._socket.recv(decode=False)))
             except (OSError, websockets.WebSocketException):
                 await asyncio.sleep(0.2)
 
-    def _wish(self) -> dict[str, Any]:
+    async def _ask(self, wanted: Collection[str]) -> None:
+        """Subscribe to channels from where each series stands."""
         resume: dict[str, dict[str, Any]] = {}
         for (channel, subject), (epoch, offset) in self.places.items():
             resume[f"{channel} {subject}"] = {"epoch": epoch, "offset": offset}
         channels = []
-        for channel in CHANNELS:
+        for channel in wanted:
             own = {
                 key.partition(" ")[2]: at for key, at in resume.items() if key.partition(" ")[0] == channel
             }
             channels.append({"ch": channel, "symbols": [SYMBOL], "every_ms": 0, "resume": own})
-        return {"op": "subscribe", "channels": channels}
+        await self._socket.send(orjson.dumps({"op": "subscribe", "channels": channels}).decode())
 
-    def _take(self, frame: dict[str, Any]) -> None:
+    async def _take(self, frame: dict[str, Any]) -> None:
         kind = frame["type"]
         if kind == "ack":
             for entry in frame["subscribed"]:
                 self._join(entry)
-            assert not frame["rejected"], frame
-            self.joined.set()
+            pauses = [entry["retry_after_ms"] for entry in frame["rejected"]]
+            if pauses:
+                self.tally.put_off += 1
+                await asyncio.sleep(max(pauses) / 1_000)
+                await self._ask({entry["ch"] for entry in frame["rejected"]})
+            else:
+                self.joined.set()
         elif kind in {"update", "snapshot"}:
             self._hear(self.sids[frame["sid"]], frame)
 
@@ -185,6 +193,7 @@ async def test_17_a_crowd_is_cut_and_resumes_on_another_gateway(stand: Stand, di
     report.recovery_s = back
     report.notes |= {
         "resumed": tally.resumed,
+        "put_off": tally.put_off,
         "refused": dict(tally.refused.most_common(8)),
         "told": dict(tally.told),
         "lost_of": dict(tally.lost),

@@ -273,6 +273,8 @@ class FakePrices:
     bars: list[Candle] = field(default_factory=list)
     values: dict[tuple[str, str, str], IndicatorUpdate] = field(default_factory=dict)
     positions: dict[tuple[str, str, str, str], tuple[int, int]] = field(default_factory=dict)
+    away: bool = False
+    asked: int = 0
 
     async def load_all(self) -> list[PriceUpdate]:
         return list(self.stored.values())
@@ -287,6 +289,10 @@ class FakePrices:
         return self.values.get((symbol, source, interval))
 
     async def position(self, kind: str, symbol: str, source: str, interval: str) -> tuple[int, int] | None:
+        self.asked += 1
+        await asyncio.sleep(0.05)
+        if self.away:
+            raise StoreUnavailable("away")
         return self.positions.get((kind, symbol, source, interval))
 
 

@@ -190,6 +190,30 @@ async def test_candles_come_forming_and_closed(gateway: Any, listen: Any) -> Non
         assert (update["data"]["closed"], update["data"]["i"]) == (True, "1h")
 
 
+async def test_a_crowd_that_comes_at_once_asks_the_store_once(gateway: Any, listen: Any) -> None:
+    gateway.prices.positions["candles", "BTC-USD", "consolidated", "1h"] = (7, 3)
+    async with contextlib.AsyncExitStack() as crowd:
+        sockets = [await crowd.enter_async_context(gateway.ws()) for _ in range(5)]
+        for ws in sockets:
+            await say(ws, op="subscribe", channels=[{"ch": "candles:1h", "symbols": ["BTC"]}])
+        for ws in sockets:
+            entry = (await listen(ws, "ack"))["subscribed"][0]
+            assert (entry["epoch"], entry["offset"]) == ("7", 3)
+    assert gateway.prices.asked == 1
+
+
+async def test_what_is_away_is_worth_another_try_after_a_while(gateway: Any, listen: Any) -> None:
+    gateway.prices.away = True
+    wish = {"op": "subscribe", "channels": [{"ch": "candles:1h", "symbols": ["BTC"]}]}
+    async with gateway.ws() as ws:
+        await say(ws, **wish)
+        refused = (await listen(ws, "ack"))["rejected"][0]
+        assert (refused["code"], refused["retry_after_ms"]) == ("unavailable", 2_000)
+        gateway.prices.away = False
+        await say(ws, **wish)
+        assert (await listen(ws, "ack"))["ok"] is True
+
+
 async def test_seconds_come_closed_and_corrected_and_never_forming(gateway: Any, listen: Any) -> None:
     async with gateway.ws() as ws:
         await say(ws, op="subscribe", channels=[{"ch": "candles:1s", "symbols": ["BTC"]}])

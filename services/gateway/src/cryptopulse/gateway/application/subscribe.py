@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, Final, Literal, Protocol
 from urllib.parse import quote, urlencode
@@ -26,7 +27,7 @@ from cryptopulse.gateway.domain import price_body, stream_data
 from cryptopulse.gateway.domain.channels import Channel, ChannelRefusedError, parse_channel
 from cryptopulse.gateway.domain.conflation import Ring
 from cryptopulse.gateway.domain.limits import socket_limits
-from cryptopulse.gateway.domain.protocol import ChannelRequest, Position
+from cryptopulse.gateway.domain.protocol import RETRY_AFTER_MS, UNAVAILABLE, ChannelRequest, Position
 from cryptopulse.gateway.domain.scopes import permits
 from cryptopulse.gateway.domain.seed import iso
 
@@ -94,6 +95,7 @@ class Subscriptions:
         self._feeds = feeds
         self._crossed: dict[str, set[Key]] = {}
         """Asset -> keys of the tickers that are a cross rate of it."""
+        self._opening: dict[Key, asyncio.Task[Stream]] = {}
 
     async def prepare(
         self, connection: Connection, request: ChannelRequest
@@ -114,9 +116,10 @@ class Subscriptions:
             if isinstance(found, list):
                 prepared += found
             else:
-                rejected.append(
-                    {"ch": channel.name, "symbol": name or None, "code": found[0], "detail": found[1]}
-                )
+                code, detail = found
+                again = {"retry_after_ms": RETRY_AFTER_MS} if code == UNAVAILABLE else {}
+                row = {"ch": channel.name, "symbol": name or None, "code": code, "detail": detail}
+                rejected.append(row | again)
         return prepared, rejected
 
     async def _prepared(
@@ -129,7 +132,7 @@ class Subscriptions:
         except Refused as error:
             return error.code.replace("-", "_"), error.detail
         except CryptoPulseError:
-            return "unavailable", "this cannot be served at the moment: try again"
+            return UNAVAILABLE, "this cannot be served at the moment: try again"
         resume = request.resume
         named = resume.get(name) or resume.get(subject) or resume.get(channel.name)
         if len(streams) > 1:
@@ -256,9 +259,16 @@ class Subscriptions:
                 ("signals", symbol), stream_data.signal, conflated=False, ring=ring
             ), symbol
         subject = f"{symbol}@{source or self._default_source(symbol)}"
-        if channel.kind == "candles":
-            return await self._candles(channel, subject), symbol
-        return await self._indicators(channel, subject), symbol
+        opened = self._candles if channel.kind == "candles" else self._indicators
+        return await self._shared((channel.name, subject), lambda: opened(channel, subject)), symbol
+
+    async def _shared(self, key: Key, opened: Callable[[], Coroutine[Any, Any, Stream]]) -> Stream:
+        """One look at the store for all who ask for a stream at once: a crowd that comes back together must not overrun it."""
+        task = self._opening.get(key)
+        if task is None:
+            task = self._opening[key] = asyncio.create_task(opened())
+            task.add_done_callback(lambda _: self._opening.pop(key, None))
+        return await asyncio.shield(task)
 
     def _default_source(self, symbol: str) -> str:
         found = self._market.price(symbol)

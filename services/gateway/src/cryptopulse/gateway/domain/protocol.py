@@ -23,6 +23,10 @@ CLOSE_BAD_PROTOCOL: Final = 4501
 CLOSE_CONNECTIONS: Final = 4504
 CLOSE_FORBIDDEN: Final = 4507
 
+UNAVAILABLE: Final = "unavailable"
+"""What another service or a store does not answer for now: worth another try, after `RETRY_AFTER_MS`."""
+RETRY_AFTER_MS: Final = 2_000
+
 Whole = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 """What can be written back: 64 bits."""
 Id = Annotated[str, msgspec.Meta(max_length=36)] | Whole | None

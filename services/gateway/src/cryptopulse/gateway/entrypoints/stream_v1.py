@@ -76,7 +76,12 @@ class StreamV1:
             connection.say(protocol.error("rate_limited", error.detail, command.id, pause))
         except CryptoPulseError:
             connection.say(
-                protocol.error("unavailable", "this cannot be served at the moment", command.id, 2_000)
+                protocol.error(
+                    protocol.UNAVAILABLE,
+                    "this cannot be served at the moment",
+                    command.id,
+                    protocol.RETRY_AFTER_MS,
+                )
             )
 
     async def _do(self, connection: Connection, command: Command) -> None:

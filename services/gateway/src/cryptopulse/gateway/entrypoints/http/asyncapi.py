@@ -63,7 +63,7 @@ def _server_messages() -> dict[str, Any]:
     rows = (
         ("welcome", "The first message", {"conn": text, "proto": text, "server_ts": integer, "hb_ms": integer, "limits": {"type": "object"},
          "authenticated": boolean}, ("conn", "proto", "server_ts", "hb_ms"), {"conn": "c_1", "proto": "cryptopulse.v1", "server_ts": 1, "hb_ms": 15000}),
-        ("ack", "The result of a command, per symbol", {"id": {}, "ok": boolean, "subscribed": {"type": "array"}, "rejected": {"type": "array"}},
+        ("ack", "The result of a command, per symbol; what is rejected with `retry_after_ms` is worth another try", {"id": {}, "ok": boolean, "subscribed": {"type": "array"}, "rejected": {"type": "array"}},
          ("ok",), {"id": 1, "ok": True, "subscribed": [{"ch": "ticker", "symbol": "BTC-USD", "sid": 7, "epoch": "k3", "offset": 1850}], "rejected": []}),
         ("snapshot", "The newest value of a stream", {"sid": _SID, "epoch": _EPOCH, "offset": _OFFSET, "data": data}, ("sid", "offset", "data"),
          {"sid": 7, "epoch": "k3", "offset": 1850, "data": ticker}),
