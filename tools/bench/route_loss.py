@@ -46,11 +46,15 @@ async def loss(
         waiting = list({(venue, symbol): None for venue, symbol, _ in now})
         if not (lost or doubled):
             break
-    for seen in ids.values():
-        distinct = set(seen)
-        lost += max(distinct) - min(distinct) + 1 - len(distinct)
-        doubled += len(seen) - len(distinct)
-    return lost, doubled
+    lost_ids, doubled_ids = of_ids(ids)
+    return lost + lost_ids, doubled + doubled_ids
+
+
+def of_ids(ids: Mapping[str, list[int]]) -> tuple[int, int]:
+    """Lost and doubled by the trade ids that one socket saw, which count on by one at each venue."""
+    distinct = {venue: set(seen) for venue, seen in ids.items()}
+    lost = sum(max(seen) - min(seen) + 1 - len(seen) for seen in distinct.values())
+    return lost, sum(len(ids[venue]) - len(seen) for venue, seen in distinct.items())
 
 
 async def _of_pair(system: System, venue: str, symbol: str, headers: dict[str, str]) -> Missing:

@@ -56,7 +56,7 @@ class Seen:
             f"{way}{name} ms": percentile(values, share)
             for way, values in ways.items()
             for name, share in shares.items()
-            if share < 0.999 or len(values) > 1_000
+            if len(values) > (0 if share < 0.999 else 1_000)
         } | {"timed": len(self.socket_ms), "alerts": len(self.alert_ms), "cut": self.cut}
 
 
@@ -104,6 +104,22 @@ def _note(body: dict[str, Any], seen: Seen) -> None:
         # What an overload has made one stands for all of its ids.
         seen.ids.setdefault(data["src"], []).extend(range(data.get("first_id", data["id"]), data["id"] + 1))
         seen.conflated += data.get("n", 0)
+
+
+@contextlib.asynccontextmanager
+async def following(url: str, seen: Seen) -> AsyncIterator[None]:
+    """A socket on which nothing but trades come, until the block ends."""
+
+    async def note() -> None:
+        async for frame in socket:
+            _note(json.loads(frame), seen)
+
+    async with websockets.connect(url, proxy=None, max_queue=None) as socket:
+        task = asyncio.create_task(note())
+        try:
+            yield
+        finally:
+            task.cancel()
 
 
 async def _look(system: System, seen: Seen) -> None:

@@ -96,11 +96,11 @@ class System:
         ports = [
             part for name, port in self.simulator_ports.items() for part in (f"--{name}-port", str(port))
         ]
-        self._spawn("simulator", [sys.executable, "-m", "tools.venue_sim", *ports, *self.simulator_arguments])
+        self.spawn("simulator", [sys.executable, "-m", "tools.venue_sim", *ports, *self.simulator_arguments])
 
     def start(self, service: str) -> None:
         """Start one service."""
-        self._spawn(service, [sys.executable, "-m", f"cryptopulse.{service}"])
+        self.spawn(service, [sys.executable, "-m", f"cryptopulse.{service}"])
 
     def start_second(self, service: str) -> str:
         """Start a second replica of one service beside the first, on ports of its own; its name.
@@ -113,7 +113,7 @@ class System:
         if service == "gateway":
             self.doors[name] = free_port()
             settings["PORT"] = str(self.doors[name])
-        self._spawn(name, [sys.executable, "-m", f"cryptopulse.{service}"], settings)
+        self.spawn(name, [sys.executable, "-m", f"cryptopulse.{service}"], settings)
         return name
 
     async def stop_second(self, name: str) -> int:
@@ -167,7 +167,8 @@ class System:
         path = self.folder / f"{name}.log"
         return "\n".join(path.read_text(errors="replace").splitlines()[-lines:]) if path.exists() else ""
 
-    def _spawn(self, name: str, command: list[str], settings: Mapping[str, str] | None = None) -> None:
+    def spawn(self, name: str, command: list[str], settings: Mapping[str, str] | None = None) -> None:
+        """Start a process with the system's environment, which ends with the system."""
         with (self.folder / f"{name}.log").open("ab") as log:
             self.processes[name] = subprocess.Popen(
                 command,

@@ -5,6 +5,9 @@ arrival, both on this machine's clock: at a WebSocket client on the `trades` cha
 owner's socket. It counts Binance's trades, whose frame leaves within 10 ms of the trade; Coinbase bundles trades for 50 ms
 before a frame leaves, so that both venues together are counted from the frame's arrival (`rx`). Loss is judged by the
 simulator's own ledger against the candles that the system built, per venue and symbol, and by the ids that the socket saw.
+
+The yardstick, under the same load in the same run, is the least that brings trades from venues to sockets over RabbitMQ: of it
+loss is judged by the ids at the socket only.
 """
 
 from __future__ import annotations
@@ -12,21 +15,23 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Iterable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import jwt
 import psutil
 
 from cryptopulse.common.config import SERVICES
+from cryptopulse.common.testing.servers.ports import free_port
 from tools.bench.backends import fresh_backends
 from tools.bench.measure import Row, sized
-from tools.bench.readers import readers
-from tools.bench.route_loss import loss, missing
-from tools.bench.route_probes import WATCHED, Seen, probes
+from tools.bench.readers import Readers, readers
+from tools.bench.route_loss import loss, missing, of_ids
+from tools.bench.route_probes import WATCHED, Seen, following, probes
 from tools.harness.system import Backends, System
 from tools.venue_sim.market.instruments import TRADING_VENUES, default_instruments
 
@@ -34,6 +39,7 @@ TITLE = "The whole route: venue frame to WebSocket client, all five services, ru
 LOADS = os.environ.get("LOADS", sized("5000/20/200,20000/20/200,60000/20/200", "500/20/5"))
 """Ticks per second / symbols / sockets, comma-separated."""
 SECONDS = float(os.environ.get("SECONDS_PER_LOAD", sized("12", "3")))
+BARE_SECONDS = SECONDS / 2
 WARM_SECONDS = 3.0
 SETTLE_SECONDS = 4.0
 JUDGED = ("binance", "coinbase")
@@ -50,6 +56,9 @@ class Load:
     rate: int
     symbols: int
     sockets: int
+
+    def __str__(self) -> str:
+        return f"{self.rate:,} ticks/s, {self.symbols:,} symbols, {self.sockets:,} sockets"
 
     @property
     def extra(self) -> int:
@@ -72,13 +81,46 @@ class Load:
         return ours / sum(weights.values())
 
 
+@dataclass(frozen=True, slots=True)
+class Window:
+    """Ticks of the judged pairs, CPU seconds by process, and what clients saw."""
+
+    ticks: float
+    wall: float
+    used: dict[str, float]
+    figures: dict[str, float]
+
+    def row(self, name: str, counted: Iterable[str], more: Mapping[str, float]) -> Row:
+        """One round; its CPU is that of the processes that count."""
+        cpu = sum(self.used[one] for one in counted)
+        return Row(
+            case="route",
+            name=name,
+            unit="ticks/s",
+            rounds=1,
+            per_cpu_second=self.ticks / cpu,
+            low=self.ticks / cpu,
+            high=self.ticks / cpu,
+            per_wall_second=self.ticks / self.wall,
+            cpu_us_per_item=1e6 * cpu / self.ticks,
+            extra={
+                **self.figures,
+                **more,
+                **{f"{one} %": 100 * seconds / self.wall for one, seconds in self.used.items()},
+            },
+        )
+
+
 async def run() -> list[Row]:
-    """One row per load; the process CPU of a row is that of all five services together."""
+    """Two rows per load, ours and the yardstick; the process CPU of ours is that of all five services together."""
     rows = []
     for text in LOADS.split(","):
         load = Load(*(int(part) for part in text.split("/")))
         async with fresh_backends() as backends:
-            rows.append(await _under(backends, load))
+            ours = await _under(backends, load)
+        async with fresh_backends() as backends:
+            bare = await _bare(backends, load)
+        rows += [ours, replace(bare, ratio=ours.per_cpu_second / bare.per_cpu_second)]
     return rows
 
 
@@ -109,43 +151,52 @@ async def _under(backends: Backends, load: Load) -> Row:
             ) as clients,
             probes(system, headers, seen),
         ):
-            await system.control("POST", "/rate", json={"rate": load.rate / load.share})
-            await asyncio.sleep(WARM_SECONDS)
-            await clients.counted()
-            made, before, started = await trades_made(system), cpu_seconds(system), time.monotonic()
-            seen.clear()
-            await asyncio.sleep(SECONDS)
-            found = seen.figures()
-            wall, after = time.monotonic() - started, cpu_seconds(system)
-            ticks = (await trades_made(system) - made) * load.share
-            frames = await clients.counted()
+            window = await _window(system, load, clients, seen, SECONDS)
             seen.is_settling = True
             await system.control("POST", "/pause")
             await asyncio.sleep(SETTLE_SECONDS)
             lost, doubled = await loss(system, pairs, seen.ids, judge, before_us)
-            found |= {"conflated": seen.conflated}
-    used = {name: after[name] - before[name] for name in after}
-    cpu = sum(used[name] for name in SERVICES)
-    return Row(
-        case="route",
-        name=f"{load.rate:,} ticks/s, {load.symbols:,} symbols, {load.sockets:,} sockets",
-        unit="ticks/s",
-        rounds=1,
-        per_cpu_second=ticks / cpu,
-        low=ticks / cpu,
-        high=ticks / cpu,
-        per_wall_second=ticks / wall,
-        cpu_us_per_item=1e6 * cpu / ticks,
-        hold="20,000/s, p99 < 50 ms, lost 0",
-        extra={
-            **found,
-            "lost": lost,
-            "doubled": doubled,
-            "frames/s": frames["messages"] / wall,
-            "sockets lost": frames["lost"],
-            **{f"{name} %": 100 * seconds / wall for name, seconds in used.items()},
-        },
-    )
+    figures = {"conflated": seen.conflated, "lost": lost, "doubled": doubled}
+    return replace(window.row(str(load), SERVICES, figures), hold="20,000/s, p99 < 50 ms, lost 0")
+
+
+async def _bare(backends: Backends, load: Load) -> Row:
+    """The yardstick's two processes on the same venues."""
+    async with running(backends, load, services=()) as system:
+        program = [sys.executable, "-m", "tools.bench.yardsticks.bare_route"]
+        await system.until(lambda: system.control("GET", "/stats"), what="the venues are up", of="simulator")
+        port = free_port()
+        system.spawn("serve", [*program, "serve", str(port), WATCHED])
+        ready = f"http://127.0.0.1:{port}/ready"
+        await system.until(lambda: system.client.get(ready), what="the yardstick answers", of="serve")
+        venues = [system.environment[f"{venue.upper()}_WS_URL"] for venue in JUDGED]
+        system.spawn("take", [*program, "take", *venues, ",".join(load.pairs)])
+        seen = Seen()
+        async with (
+            readers(port, "/", load.sockets, mark='"type":"update"') as clients,
+            following(f"ws://127.0.0.1:{port}/trades", seen),
+        ):
+            window = await _window(system, load, clients, seen, BARE_SECONDS)
+            await system.control("POST", "/pause")
+            await asyncio.sleep(1)
+    lost, doubled = of_ids(seen.ids)
+    return window.row("the bare pipeline", ("take", "serve"), {"lost": lost, "doubled": doubled})
+
+
+async def _window(system: System, load: Load, clients: Readers, seen: Seen, seconds: float) -> Window:
+    """What happens in so many seconds, once the load has been on for a while."""
+    await system.control("POST", "/rate", json={"rate": load.rate / load.share})
+    await asyncio.sleep(WARM_SECONDS)
+    await clients.counted()
+    made, before, started = await trades_made(system), cpu_seconds(system), time.monotonic()
+    seen.clear()
+    await asyncio.sleep(seconds)
+    figures = seen.figures()
+    wall, after = time.monotonic() - started, cpu_seconds(system)
+    ticks = (await trades_made(system) - made) * load.share
+    frames = await clients.counted()
+    figures |= {"frames/s": frames["messages"] / wall, "sockets lost": frames["lost"]}
+    return Window(ticks, wall, {name: after[name] - before[name] for name in after}, figures)
 
 
 @contextlib.asynccontextmanager
