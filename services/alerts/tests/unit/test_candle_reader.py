@@ -10,7 +10,7 @@ import msgspec
 
 from cryptopulse.alerts.adapters.market_reader import READS, SPANS, HttpCandleReader
 from cryptopulse.common.contracts.candles import CandleColumns
-from cryptopulse.common.contracts.http.market import MAX_SPAN_BARS
+from cryptopulse.common.contracts.http.candles import MAX_SPAN_BARS
 
 MINUTE = 60_000
 

@@ -17,7 +17,7 @@ from cryptopulse.common.cache import keys
 from cryptopulse.common.cache.client import store_errors
 from cryptopulse.common.clock import Clock
 from cryptopulse.common.contracts.candles import Candle, CandleColumns
-from cryptopulse.common.contracts.http.market import MAX_SPAN_BARS
+from cryptopulse.common.contracts.http.candles import MAX_SPAN_BARS
 from cryptopulse.common.contracts.identity import Identity
 from cryptopulse.common.contracts.indicators import IndicatorUpdate
 from cryptopulse.common.contracts.intervals import Interval, length_ms, next_open

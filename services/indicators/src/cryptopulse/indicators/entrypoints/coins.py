@@ -9,11 +9,7 @@ from fastapi import APIRouter, Depends, Query, Response
 
 from cryptopulse.common.clock import Clock
 from cryptopulse.common.contracts.catalogue import Coin
-from cryptopulse.common.contracts.http.market import (
-    CoinPriceQuery,
-    CoinSearchQuery,
-    SymbolQuery,
-)
+from cryptopulse.common.contracts.http.coins import CoinPriceQuery, CoinSearchQuery, SymbolQuery
 from cryptopulse.common.contracts.indicators import Signal
 from cryptopulse.common.contracts.prices import PriceUpdate, age_ms, is_stale
 from cryptopulse.common.contracts.resolver import Pair

@@ -8,15 +8,9 @@ import msgspec
 from fastapi import APIRouter, Depends, Query, Request, Response
 
 from cryptopulse.common.clock import Clock
-from cryptopulse.common.contracts.http.market import (
-    MAX_SPAN_BARS,
-    CandleQuery,
-    CandleSpansQuery,
-    IndicatorHistoryQuery,
-    IndicatorQuery,
-    PriceQuery,
-    SignalQuery,
-)
+from cryptopulse.common.contracts.http.candles import MAX_SPAN_BARS, CandleQuery, CandleSpansQuery
+from cryptopulse.common.contracts.http.indicators import IndicatorHistoryQuery, IndicatorQuery, SignalQuery
+from cryptopulse.common.contracts.http.prices import PriceQuery
 from cryptopulse.common.contracts.intervals import length_ms, next_open
 from cryptopulse.common.contracts.values import CONSOLIDATED, REFERENCE
 from cryptopulse.common.errors import FieldError, Invalid, NotFound, UpstreamUnavailable

@@ -10,7 +10,7 @@ import orjson
 from pydantic import BaseModel, Field, RootModel
 from starlette.responses import Response
 
-from cryptopulse.common.contracts.http.market import CandlePage, CandleQuery
+from cryptopulse.common.contracts.http.candles import CandlePage, CandleQuery
 from cryptopulse.common.contracts.http.spec import RouteSpec
 from cryptopulse.common.contracts.identity import Identity
 from cryptopulse.common.errors import UpstreamUnavailable

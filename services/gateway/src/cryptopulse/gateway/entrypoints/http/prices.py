@@ -8,7 +8,7 @@ import orjson
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
-from cryptopulse.common.contracts.http.market import Price, PriceQuery
+from cryptopulse.common.contracts.http.prices import Price, PriceQuery
 from cryptopulse.common.contracts.http.spec import RouteSpec
 from cryptopulse.common.contracts.prices import age_ms
 from cryptopulse.common.contracts.values import CONSOLIDATED
