@@ -85,7 +85,7 @@ async def _bare(connection: aio_pika.abc.AbstractConnection, batches: list[TickB
         if got == len(batches) * SIZE:
             done.set()
 
-    await queue.consume(count)
+    tag = await queue.consume(count)
     window = asyncio.Semaphore(WINDOW)
 
     async def publish(body: bytes) -> None:
@@ -100,6 +100,7 @@ async def _bare(connection: aio_pika.abc.AbstractConnection, batches: list[TickB
     await asyncio.wait_for(done.wait(), 60)
     await asyncio.gather(*tasks)
     sample = watch.sample(got)
+    await queue.cancel(tag)
     await queue.delete(if_unused=False, if_empty=False)
     await channel.close()
     return sample

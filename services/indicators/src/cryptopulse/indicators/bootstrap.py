@@ -146,9 +146,8 @@ def _register_loops(
     runtime.loop("catalogue", catalogue.run)
     runtime.loop("pairs", shards.every(1.0, catalogue.note_pairs, "noting of pairs"))
     runtime.loop("prices", shards.every(settings.flush_ms / 1000, _prices, "flush of prices"))
-    runtime.loop(
-        "values", shards.every(settings.values_ms / 1000, ShardWorker.flush_values, "flush of values")
-    )
+    looks = shards.every(settings.values_ms / 1000, ShardWorker.flush_values, "flush of values", spread=True)
+    runtime.loop("values", looks)
     runtime.loop(
         "storage", shards.every(0.25, ShardWorker.store_closed, "storing of candles"), stall_seconds=60
     )

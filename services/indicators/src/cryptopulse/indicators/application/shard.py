@@ -47,9 +47,11 @@ SETTLE_MS: Final = 1_000
 """How long after the last history message of a symbol its series are read anew."""
 LAGGING_US: Final = 1_000_000
 """Ticks that waited longer than this are folded without looking at forming indicators."""
-
 CAUGHT_UP_US: Final = 3_000_000
 """A queue that brought nothing for so long is empty."""
+PART_SECONDS: Final = 0.005
+"""So long the looks at forming bars hold the loop at once."""
+
 closed_total = metrics.counter("cryptopulse_candles_closed_total", "Candles closed or corrected")
 tick_age = metrics.histogram("cryptopulse_tick_age_seconds", "From receipt at the ingestor to the fold")
 late_total = metrics.counter("cryptopulse_late_ticks_total", "Trades of minutes no longer at hand")
@@ -331,15 +333,22 @@ class ShardWorker:
         return found
 
     async def flush_values(self) -> None:
-        """Look at the forming bars of all live series; skipped while ticks wait too long (folding goes on)."""
-        forming: list[Candle] = []
-        values: list[IndicatorUpdate] = []
+        """Look at the forming bars of all live series; skipped while ticks wait too long (folding goes on).
+
+        Looked at and stored in parts of some milliseconds, between which prices and ticks have their turn.
+        """
+        parts: list[tuple[list[Candle], list[IndicatorUpdate]]] = []
         lagging = self.lag_us > LAGGING_US
-        started = time.perf_counter()
+        started = 0.0
         for symbol, source in sorted(self._followed):
             series = self._series(symbol, source)
             if series is None or not (series.minutes or series.longer):
                 continue
+            if time.perf_counter() - started > PART_SECONDS:
+                await asyncio.sleep(0)
+                parts.append(([], []))
+                started = time.perf_counter()
+            forming, values = parts[-1]
             venue_ms = self._venue_ms(symbol, source)
             forming += [bar.candle(symbol, source, "1m", closed=False) for bar in series.minutes[-2:-1]]
             for interval in PUBLIC_INTERVALS:
@@ -353,18 +362,17 @@ class ShardWorker:
                 value = self.book.provisional((symbol, source, interval), bar, now_ms=venue_ms)
                 if value is not None:
                     values.append(value)
-            if time.perf_counter() - started > 0.005:
-                await asyncio.sleep(0)
-                started = time.perf_counter()
-        for value in values:
+        looked = [value for _, values in parts for value in values]
+        for value in looked:
             self._tell(value)
-        if values:
+        if looked:
             try:
-                await self._publisher.live_values(self.shard, self.epoch, values)
+                await self._publisher.live_values(self.shard, self.epoch, looked)
             except BusUnavailable as error:
                 log.warning("forming values not published", shard=self.shard, error=str(error)[:200])
-        await self._latest.write((), forming, values, ())
-        await self._write_scores(values, forming)
+        for forming, values in parts:
+            await self._latest.write((), forming, values, ())
+        await self._write_scores(looked, [candle for forming, _ in parts for candle in forming])
 
     async def _write_scores(self, values: list[IndicatorUpdate], forming: list[Candle]) -> None:
         """Scores of this shard's consolidated symbols for the market's scanners; stale symbols leave them."""

@@ -82,21 +82,36 @@ class Shards:
             self._down.pop(status.venue, None)
 
     def every(
-        self, seconds: float, work: Callable[[ShardWorker], Awaitable[None]], what: str
+        self,
+        seconds: float,
+        work: Callable[[ShardWorker], Awaitable[None]],
+        what: str,
+        *,
+        spread: bool = False,
     ) -> Callable[[Beat], Awaitable[None]]:
-        """A loop that does `work` for each owned shard about every `seconds`; what is away is tried again next time."""
+        """A loop that does `work` for each owned shard about every `seconds`; what is away is tried again next time.
+
+        The shards take their turns one after the other, or evenly over the time with `spread`: work that fills a core for
+        a good part of a second at once makes every other process of a small machine wait for as long.
+        """
 
         async def run(beat: Beat) -> None:
+            loop = asyncio.get_running_loop()
             while True:
-                started = asyncio.get_running_loop().time()
-                for worker in list(self.workers.values()):
+                started = loop.time()
+                workers = list(self.workers.values())
+                for place, worker in enumerate(workers):
+                    if spread and place:
+                        await asyncio.sleep(started + seconds * place / len(workers) - loop.time())
+                    if self.workers.get(worker.shard) is not worker:
+                        continue  # handed over meanwhile
                     try:
                         await work(worker)
                     except Retryable as error:
                         log.warning("work failed", what=what, shard=worker.shard, error=str(error)[:200])
                     beat()
                 beat()
-                spent = asyncio.get_running_loop().time() - started
+                spent = loop.time() - started
                 await asyncio.sleep(max(0.005, seconds - spent))
 
         return run
