@@ -1,7 +1,9 @@
 """The judge of rules that fire at every crossing: their events against the crossings in the venue's own trades.
 
 What a running service sees is told once per crossing; of a minute that it missed at least in part, a rule is told once,
-late. So a minute with a crossing and no event of its rule is lost, and an event without a crossing of its own is doubled.
+late, if the minute's candle tells the crossing: a price that came up through the threshold and went down again on its way
+down does not show in it, nor when in the minute its high was, which counts in the minute a rule is armed in. So a minute with a
+crossing that its candle tells and no event of its rule is lost, and an event without a crossing of its own is doubled.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from decimal import Decimal
+from itertools import groupby
 from typing import Any
 
 from tests.faults.judge import minute_of
@@ -31,6 +34,8 @@ class Verdict:
     late: int
     lost: int
     doubled: int
+    hidden: int
+    """Crossings in missed minutes whose candle does not tell them."""
 
 
 async def newest_trade(stand: Stand, venue: str, symbol: str) -> int:
@@ -63,6 +68,24 @@ def rises_through(trades: Iterable[tuple[int, Decimal]], threshold: Decimal) -> 
     return found
 
 
+def told_by_candles(trades: list[tuple[int, Decimal]], threshold: Decimal) -> set[int]:
+    """The minutes (ms) whose candle alone tells that the price came up through the threshold after the rule was armed.
+
+    It was armed in the first minute, of which only the way from its first price to its last counts.
+    """
+    found: set[int] = set()
+    before = trades[0][1]
+    for minute, those in groupby(trades, key=lambda trade: minute_of(trade[0])):
+        prices = [price for _, price in those]
+        last = prices[-1]
+        is_first = minute == minute_of(trades[0][0])
+        high, low = (last, last) if is_first else (max(prices), min(prices))
+        if before < threshold <= high or low < threshold <= last:
+            found.add(minute)
+        before = last
+    return found
+
+
 async def judge_crossings(
     stand: Stand, rules: dict[str, Decimal], trades: list[tuple[int, Decimal]]
 ) -> Verdict:
@@ -71,7 +94,8 @@ async def judge_crossings(
     for row in await stand.rows(_EVENTS, list(rules)):
         if row["at_ms"] >= trades[0][0] or row["late"]:
             events[row["rule_id"]].append(row)
-    crossings = prompt = late = lost = doubled = 0
+    missed = {row["minute"] for rows in events.values() for row in rows if row["late"]}
+    crossings = prompt = late = lost = doubled = hidden = 0
     for rule, threshold in rules.items():
         real = rises_through(trades, threshold)
         seen = Counter(row["at_ms"] for row in events[rule] if not row["late"])
@@ -81,9 +105,12 @@ async def judge_crossings(
         crossings += real.total()
         prompt += seen.total()
         late += replayed.total()
-        lost += len(real_minutes - told)
+        untold = real_minutes - told
+        not_shown = (untold & missed) - told_by_candles(trades, threshold)
+        hidden += len(not_shown)
+        lost += len(untold - not_shown)
         doubled += (seen - real).total()
         doubled += sum(
             times if minute not in real_minutes else times - 1 for minute, times in replayed.items()
         )
-    return Verdict(crossings, prompt, late, lost, doubled)
+    return Verdict(crossings, prompt, late, lost, doubled, hidden)
