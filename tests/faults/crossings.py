@@ -89,10 +89,10 @@ def told_by_candles(trades: list[tuple[int, Decimal]], threshold: Decimal) -> se
 async def judge_crossings(
     stand: Stand, rules: dict[str, Decimal], trades: list[tuple[int, Decimal]]
 ) -> Verdict:
-    """Rule -> threshold, and the venue's trades since all rules were evaluated."""
+    """Rule -> threshold, and the venue's trades since all rules were evaluated; what is newer than these is not judged."""
     events: dict[str, list[Any]] = {rule: [] for rule in rules}
     for row in await stand.rows(_EVENTS, list(rules)):
-        if row["at_ms"] >= trades[0][0] or row["late"]:
+        if row["late"] or trades[0][0] <= row["at_ms"] <= trades[-1][0]:
             events[row["rule_id"]].append(row)
     missed = {row["minute"] for rows in events.values() for row in rows if row["late"]}
     crossings = prompt = late = lost = doubled = hidden = 0
