@@ -212,6 +212,21 @@ def test_a_batch_of_an_older_owner_of_the_feed_is_refused() -> None:
     assert market.state.venues["BTC-USDT|binance"].ids.last_id == 1
 
 
+def test_what_a_venue_traded_before_we_came_is_not_told_at_the_first_price() -> None:
+    """Its first answer holds the newest trades, of minutes ago where it is quiet: they are its own bars, not the price of all."""
+    market = a_market()
+    now_us = START_US + 5 * MINUTE_US + 1_000_000
+    old = [a_trade(n, n * MINUTE_US, str(100 + n)) for n in range(1, 5)]
+    first = [*old, a_trade(5, 5 * MINUTE_US, "105")]
+    market.on_batch(a_batch([msgspec.structs.replace(trade, received_us=now_us) for trade in first]))
+    market.on_batch(a_batch([a_trade(6, 6 * MINUTE_US, "106"), a_trade(7, 7 * MINUTE_US + 5_000_000, "107")]))
+    market.close_by_clock(START_US + 8 * MINUTE_US + 10_000_000)
+    whole = [(bar.open_time, bar.close) for bar in minutes_of(market, "consolidated")]
+    assert whole[0] == ((START_US + 5 * MINUTE_US) // 1_000, Decimal(105))
+    assert [close for _, close in whole[:3]] == [Decimal(105), Decimal(106), Decimal(107)]
+    assert [bar.close for bar in minutes_of(market)][:4] == [Decimal(100 + n) for n in range(1, 5)]
+
+
 def test_a_restored_snapshot_goes_on_exactly_as_if_nothing_had_happened() -> None:
     trades = [a_trade(n, n * 7_000_000, str(100 + n % 13), "0.1") for n in range(1, 400)]
     whole, first = a_market(), a_market()

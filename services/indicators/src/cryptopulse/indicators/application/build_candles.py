@@ -160,11 +160,15 @@ class ShardMarket:
         self.dirty_targets[target.symbol] = target
         now_us = self.state.now_us
         lone = len(self._inputs[target.symbol]) == 1
+        if target.price is None and not (target.series.minutes or target.series.closed_until):
+            target.since_ms = now_us // 1_000 // MINUTE_MS * MINUTE_MS
         if lone or target.price is None or now_us - target.evaluated_us >= EVALUATE_US:
             self._evaluate(target, now_us)
         price = target.price
         if price is None or target.status in ("stale", "fallback"):
             return
+        if run.minute < target.since_ms:
+            return  # a venue's first answer holds trades of long ago: the first price is not that of their minutes
         low = high = price
         rate = Decimal(1) if target.symbol == source.symbol else self._usd(source.symbol, now_us)
         if rate is None:

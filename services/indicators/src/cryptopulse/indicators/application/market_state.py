@@ -60,6 +60,8 @@ class TargetState(msgspec.Struct, array_like=True):
     evaluated_us: int = 0
     seq: int = 0
     simulated: bool = False
+    since_ms: int = 0
+    """The minute in which it was first priced: of those before, history tells."""
 
 
 class MarketState(msgspec.Struct):
