@@ -274,6 +274,7 @@ class FakePrices:
     values: dict[tuple[str, str, str], IndicatorUpdate] = field(default_factory=dict)
     positions: dict[tuple[str, str, str, str], tuple[int, int]] = field(default_factory=dict)
     away: bool = False
+    takes_seconds: float = 0.0
     asked: int = 0
 
     async def load_all(self) -> list[PriceUpdate]:
@@ -290,7 +291,7 @@ class FakePrices:
 
     async def position(self, kind: str, symbol: str, source: str, interval: str) -> tuple[int, int] | None:
         self.asked += 1
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(self.takes_seconds)
         if self.away:
             raise StoreUnavailable("away")
         return self.positions.get((kind, symbol, source, interval))

@@ -192,6 +192,7 @@ async def test_candles_come_forming_and_closed(gateway: Any, listen: Any) -> Non
 
 async def test_a_crowd_that_comes_at_once_asks_the_store_once(gateway: Any, listen: Any) -> None:
     gateway.prices.positions["candles", "BTC-USD", "consolidated", "1h"] = (7, 3)
+    gateway.prices.takes_seconds = 0.05
     async with contextlib.AsyncExitStack() as crowd:
         sockets = [await crowd.enter_async_context(gateway.ws()) for _ in range(5)]
         for ws in sockets:
