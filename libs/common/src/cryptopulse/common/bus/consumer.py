@@ -19,7 +19,7 @@ from cryptopulse.common.bus.retry import full_jitter
 from cryptopulse.common.bus.topology import declare_queue
 from cryptopulse.common.bus.traces import consumed
 from cryptopulse.common.contracts.topics import Queue
-from cryptopulse.common.errors import Retryable
+from cryptopulse.common.errors import BusUnavailable, Retryable
 from cryptopulse.common.telemetry import metrics
 from cryptopulse.common.telemetry.logging import get_logger
 
@@ -32,6 +32,8 @@ queue_age_seconds = metrics.histogram(
     "cryptopulse_bus_queue_age_seconds", "From publish to the start of handling", ("topic", "consumer")
 )
 
+ANSWERED_WITHIN_SECONDS = 15.0
+"""So long the broker may take to set up a consumer; then the connection counts as lost."""
 RETRY_BASE_SECONDS = 0.1
 RETRY_CAP_SECONDS = 5.0
 
@@ -88,10 +90,21 @@ class Consumer:
         return not self._stopping
 
     async def establish(self, connection: AbstractConnection) -> None:
-        """Open a channel, declare, bind, consume. What the old channel had in hand will come again from the broker."""
+        """Open a channel, declare, bind, consume. What the old channel had in hand will come again from the broker.
+
+        Raises `BusUnavailable` when the broker does not answer: a connection whose reader has just ended does not say so at once, and
+        who waits on it for an answer waits for ever.
+        """
         if self._stopping:
             return
         await self._drop_channel()
+        try:
+            async with asyncio.timeout(ANSWERED_WITHIN_SECONDS):
+                await self._open(connection)
+        except TimeoutError as error:
+            raise BusUnavailable("the broker does not answer on a channel") from error
+
+    async def _open(self, connection: AbstractConnection) -> None:
         channel = await open_channel(connection, confirms=False)
         self._epoch += 1
         epoch = self._epoch
