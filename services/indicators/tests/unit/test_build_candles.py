@@ -7,7 +7,7 @@ from decimal import Decimal
 
 import msgspec
 
-from cryptopulse.common.contracts.ticks import Quote, TickBatch, Trade
+from cryptopulse.common.contracts.ticks import SNAPSHOT, Quote, TickBatch, Trade
 from cryptopulse.common.contracts.values import Side
 from cryptopulse.indicators.application.build_candles import ShardMarket
 from cryptopulse.indicators.application.market_state import MarketState
@@ -218,7 +218,9 @@ def test_what_a_venue_traded_before_we_came_is_not_told_at_the_first_price() -> 
     now_us = START_US + 5 * MINUTE_US + 1_000_000
     old = [a_trade(n, n * MINUTE_US, str(100 + n)) for n in range(1, 5)]
     first = [*old, a_trade(5, 5 * MINUTE_US, "105")]
-    market.on_batch(a_batch([msgspec.structs.replace(trade, received_us=now_us) for trade in first]))
+    market.on_batch(
+        a_batch([msgspec.structs.replace(trade, received_us=now_us, flags=SNAPSHOT) for trade in first])
+    )
     market.on_batch(a_batch([a_trade(6, 6 * MINUTE_US, "106"), a_trade(7, 7 * MINUTE_US + 5_000_000, "107")]))
     market.close_by_clock(START_US + 8 * MINUTE_US + 10_000_000)
     whole = [(bar.open_time, bar.close) for bar in minutes_of(market, "consolidated")]

@@ -72,6 +72,11 @@ def _history_done(collector: Any, venue: str) -> bool:
     )
 
 
+async def state_of(http: httpx.AsyncClient, venue: str, own: dict[str, Any]) -> str:
+    feeds = {feed["venue"]: feed for feed in (await http.get("/status", **own)).json()}
+    return str(feeds[venue]["state"])
+
+
 async def test_a_range_is_fetched_on_request_and_waits_once(
     sim: Simulation, collector: Any, ingestor: Any, eventually: Any
 ) -> None:
@@ -96,8 +101,10 @@ async def test_a_range_is_fetched_on_request_and_waits_once(
         opens = sorted(collector.candles["binance", "BTC-USDT", "1m"])
         assert opens[0] >= end - 100 * MINUTE
         assert opens[-1] < end
-        feeds = {feed["venue"]: feed for feed in (await http.get("/status", **own)).json()}
-        assert feeds["binance"]["state"] == "live"
+
+        async with asyncio.timeout(20):  # history may be there before the socket is
+            while (await state_of(http, "binance", own)) != "live":
+                await asyncio.sleep(0.05)
         for scopes in (frozenset(), frozenset({"*"})):
             user = {"headers": ingestor.headers("user", scopes)}
             assert (await http.post("/feeds/binance/pause", **user)).status_code == 403

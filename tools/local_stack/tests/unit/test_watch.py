@@ -58,7 +58,7 @@ def told(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 async def watch_for_a_while(api: Api, symbols: str = "BTC-USD") -> None:
     with pytest.raises(TimeoutError):
-        async with asyncio.timeout(0.1):
+        async with asyncio.timeout(0.5):
             await watch.watch(api, symbols, began=0.0)
 
 

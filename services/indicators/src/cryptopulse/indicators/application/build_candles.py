@@ -12,7 +12,7 @@ from typing import Final
 
 from cryptopulse.common.contracts.intervals import MINUTE_MS
 from cryptopulse.common.contracts.prices import STALE_AFTER_MS, ExcludedSource, PriceUpdate
-from cryptopulse.common.contracts.ticks import Conflated, Quote, ReferencePrice, TickBatch, Trade
+from cryptopulse.common.contracts.ticks import SNAPSHOT, Conflated, Quote, ReferencePrice, TickBatch, Trade
 from cryptopulse.common.contracts.values import CONSOLIDATED
 from cryptopulse.indicators.application.market_state import MarketState, TargetState, VenueState
 from cryptopulse.indicators.domain.bars import EXACT, Run, summarise, summarise_conflated
@@ -114,21 +114,23 @@ class ShardMarket:
         times = [trade.event_us for trade in fresh]
         first, last = min(times) // 1_000_000, max(times) // 1_000_000
         if first == last:
-            self._on_run(source, summarise(fresh, first // 60 * MINUTE_MS), fresh[-1].received_us)
+            run = summarise(fresh, first // 60 * MINUTE_MS)
+            self._on_run(source, run, fresh[-1].received_us, first_answer=_is_first_answer(fresh))
             return
         seconds: dict[int, list[Trade]] = {}
         for trade in fresh:
             seconds.setdefault(trade.event_us // 1_000_000, []).append(trade)
         for second in sorted(seconds):
             part = seconds[second]
-            self._on_run(source, summarise(part, second // 60 * MINUTE_MS), part[-1].received_us)
+            run = summarise(part, second // 60 * MINUTE_MS)
+            self._on_run(source, run, part[-1].received_us, first_answer=_is_first_answer(part))
 
     def _on_conflated(self, venue: str, row: Conflated, *, simulated: bool) -> None:
         source = self._venue(row.symbol, venue, simulated=simulated)
         if source.ids.take_range(row.first_id, row.last_id, row.last_event_us):
             self._on_run(source, summarise_conflated(row), row.received_us)
 
-    def _on_run(self, source: VenueState, run: Run, received_us: int) -> None:
+    def _on_run(self, source: VenueState, run: Run, received_us: int, *, first_answer: bool = False) -> None:
         self._collect(source.symbol, source.venue, source.series.add(run, closes=True))
         if run.last_us >= source.event_us or source.price is None:
             source.price = run.close
@@ -140,7 +142,7 @@ class ShardMarket:
         source.weight_us = max(source.weight_us, received_us)
         self.dirty_venues[f"{source.symbol}|{source.venue}"] = source
         for target in self._targets[source.symbol]:
-            self._on_target_run(target, source, run)
+            self._on_target_run(target, source, run, first_answer=first_answer)
 
     def _heard(self, source: VenueState, event_us: int, received_us: int) -> None:
         source.event_us = max(source.event_us, event_us)
@@ -156,19 +158,21 @@ class ShardMarket:
 
     # --- consolidation -------------------------------------------------------------------------------------------
 
-    def _on_target_run(self, target: TargetState, source: VenueState, run: Run) -> None:
+    def _on_target_run(
+        self, target: TargetState, source: VenueState, run: Run, *, first_answer: bool
+    ) -> None:
         self.dirty_targets[target.symbol] = target
         now_us = self.state.now_us
         lone = len(self._inputs[target.symbol]) == 1
         if target.price is None and not (target.series.minutes or target.series.closed_until):
-            target.since_ms = now_us // 1_000 // MINUTE_MS * MINUTE_MS
+            target.since_ms = now_us // 1_000 // MINUTE_MS * MINUTE_MS if first_answer else run.minute
         if lone or target.price is None or now_us - target.evaluated_us >= EVALUATE_US:
             self._evaluate(target, now_us)
         price = target.price
         if price is None or target.status in ("stale", "fallback"):
             return
-        if run.minute < target.since_ms:
-            return  # a venue's first answer holds trades of long ago: the first price is not that of their minutes
+        if first_answer and run.minute < target.since_ms:
+            return  # it holds trades of long ago: the first price is not that of their minutes
         low = high = price
         rate = Decimal(1) if target.symbol == source.symbol else self._usd(source.symbol, now_us)
         if rate is None:
@@ -401,6 +405,11 @@ class ShardMarket:
                 inputs.append(source)
             targets.append(target)
         self._targets[source.symbol] = targets
+
+
+def _is_first_answer(trades: Sequence[Trade]) -> bool:
+    """True for trades of a venue's answer to a subscription, its newest ones from before."""
+    return bool(trades[0].flags & SNAPSHOT)
 
 
 def _grouped(trades: Sequence[Trade]) -> dict[str, list[Trade]]:

@@ -61,7 +61,7 @@ class TargetState(msgspec.Struct, array_like=True):
     seq: int = 0
     simulated: bool = False
     since_ms: int = 0
-    """The minute in which it was first priced: of those before, history tells."""
+    """The minute in which it was first priced: what venues tell of those before in their first answers is left to history."""
 
 
 class MarketState(msgspec.Struct):
