@@ -244,18 +244,11 @@ class Stand(System):
             if kind == "gateway":
                 self.public[service] = free_port()
                 self.overrides[service]["PORT"] = str(self.public[service])
-        self._spawn(service, [sys.executable, "-m", f"cryptopulse.{kind}"])
+        self.spawn(service, [sys.executable, "-m", f"cryptopulse.{kind}"])
 
-    def _spawn(self, name: str, command: list[str], settings: Mapping[str, str] | None = None) -> None:
-        with (self.folder / f"{name}.log").open("ab") as log:
-            self.processes[name] = subprocess.Popen(
-                command,
-                cwd=ROOT,
-                env=self.environment | self.overrides.get(name, {}) | dict(settings or {}),
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-            )
+    def spawn(self, name: str, command: list[str], settings: Mapping[str, str] | None = None) -> None:
+        """As any process of a system, with what a case has set for it."""
+        super().spawn(name, command, self.overrides.get(name, {}) | dict(settings or {}))
 
     def is_running(self, name: str) -> bool:
         """Whether the process lives."""
