@@ -15,6 +15,7 @@ from prometheus_client import REGISTRY
 from cryptopulse.common.contracts.candles import Candle, HistoryBatch
 from cryptopulse.common.contracts.intervals import Interval
 from cryptopulse.common.contracts.services import facts_of
+from cryptopulse.common.contracts.values import CONSOLIDATED
 from cryptopulse.common.database.pool import Database
 from cryptopulse.indicators.adapters.candle_repository import CandleRepository
 from cryptopulse.indicators.application.store_history import FROM_TICKS, FROM_VENUE, HistoryKeeper
@@ -125,6 +126,21 @@ async def test_an_incomplete_candle_is_no_judgement_but_is_completed(store: Cand
     assert checked("kraken", "equal") == checked("kraken", "different") == 0
     assert changed[0].candle.volume == Decimal(5)
     assert (await stored(store, "kraken"))[0].complete
+
+
+async def test_a_broken_live_minute_of_all_venues_is_replaced_by_a_merged_one_that_counts_no_less(
+    store: CandleRepository,
+) -> None:
+    """An asset's price in USD counts all its pairs while it is live; what is merged knows only those in USD."""
+    half = minute(0, CONSOLIDATED, complete=False, volume=Decimal(3), first_id=None, last_id=None)
+    of_more_pairs = minute(1, CONSOLIDATED, complete=False, volume=Decimal(50), first_id=None, last_id=None)
+    await store.upsert([half, of_more_pairs], origin=FROM_TICKS, epoch=EPOCH)
+    theirs = [told(minute(number, "kraken")) for number in (0, 1)]
+    changed = await HistoryKeeper(store, EPOCH).take(page("kraken", theirs))
+    assert [c.candle.open_time for c in changed if c.candle.source == CONSOLIDATED] == [START]
+    first, second = await stored(store, CONSOLIDATED)
+    assert (first.complete, first.volume, first.revision) == (True, Decimal(5), 1)
+    assert second == of_more_pairs
 
 
 async def test_simulated_and_real_candles_are_not_compared(store: CandleRepository) -> None:

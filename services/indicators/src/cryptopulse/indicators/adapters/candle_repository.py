@@ -72,7 +72,9 @@ LAST_MS: Final = 2**62
 
 # A row gives way to one that is at least as complete and then of at least its origin, and never to an older owner's.
 # Saying the same again changes nothing. A venue's own candle over other values counts as a correction of its own; where it
-# tells no number of trades, or the one we have, what was built from the trades themselves is exact and stays.
+# tells no number of trades, or the one we have, what was built from the trades themselves is exact and stays. What was merged
+# or converted takes the place of what was counted live only where it knows of at least as much: an asset's price in USD
+# counts all its pairs live, merged only those in USD.
 _UPSERT: Final = """
 INSERT INTO candles AS c (series_id, bar_interval, open_time, open, high, low, close, volume, quote_volume, trades,
                           taker_buy_volume, first_id, last_id, complete, origin, revision, epoch, simulated)
@@ -97,6 +99,7 @@ ON CONFLICT (series_id, bar_interval, open_time) DO UPDATE SET
         ELSE c.revision END
 WHERE excluded.epoch >= c.epoch
   AND (excluded.complete, excluded.origin) >= (c.complete, c.origin)
+  AND (excluded.origin >= 0 OR c.origin < 0 OR excluded.volume >= c.volume)
   AND (excluded.origin > c.origin OR excluded.complete > c.complete OR excluded.revision > c.revision
        OR excluded.origin = 1)
   AND ((excluded.open, excluded.high, excluded.low, excluded.close, excluded.volume, excluded.complete)

@@ -16,7 +16,13 @@ from cryptopulse.common.contracts.ticks import SNAPSHOT, Conflated, Quote, Refer
 from cryptopulse.common.contracts.values import CONSOLIDATED
 from cryptopulse.indicators.application.market_state import MarketState, TargetState, VenueState
 from cryptopulse.indicators.domain.bars import EXACT, Run, summarise, summarise_conflated
-from cryptopulse.indicators.domain.candle_series import DENSE_ID_VENUES, CandleSeries, Closed, TooLate
+from cryptopulse.indicators.domain.candle_series import (
+    DENSE_ID_VENUES,
+    CandleSeries,
+    Closed,
+    TooLate,
+    Witness,
+)
 from cryptopulse.indicators.domain.consolidated import SHOWN, Memory, SourceView, consolidate, source_price
 from cryptopulse.indicators.domain.day_stats import DayStats
 from cryptopulse.indicators.domain.seconds import GRACE_MS as SECOND_GRACE_MS
@@ -29,6 +35,8 @@ WEIGHT_TAU_US: Final = 3_600_000_000
 EVALUATE_US: Final = 20_000
 """A consolidated price with several sources is evaluated at most this often while ticks arrive."""
 GRACE_MS: Final = 2_000
+LATE_US: Final = 5_000_000
+"""Trades older than this when they are received tell nothing of the price of now, and it nothing of theirs."""
 LIVE_US: Final = 10_000_000
 REFERENCE_US: Final = 900_000_000
 CENT_MILLIONTHS: Final = Decimal("1E-8")
@@ -177,15 +185,18 @@ class ShardMarket:
         rate = Decimal(1) if target.symbol == source.symbol else self._usd(source.symbol, now_us)
         if rate is None:
             return
-        if lone and target.status == "single":
+        is_single = lone and target.status == "single"
+        if is_single:
             low, high = min(price, SHOWN.multiply(run.low, rate)), max(price, SHOWN.multiply(run.high, rate))
         target.low = low if target.low is None else min(target.low, low)
         target.high = high if target.high is None else max(target.high, high)
+        prices = (price, high, low, price)
+        if now_us + self.state.offsets.get(source.venue, 0) - run.last_us > LATE_US:
+            prices = _prices_then(None if is_single else target.series, run, rate)
         money = run.quote_volume if rate == 1 else (run.quote_volume * rate).quantize(CENT_MILLIONTHS)
         sample = Run(
-            run.minute, price, high, low, price, run.volume, money, run.trades, run.taker_buy_volume, None, None,
-            run.last_us,
-        )  # fmt: skip
+            run.minute, *prices, run.volume, money, run.trades, run.taker_buy_volume, None, None, run.last_us
+        )
         self._collect(target.symbol, CONSOLIDATED, target.series.add(sample, closes=False))
 
     def _usd(self, symbol: str, now_us: int) -> Decimal | None:
@@ -296,7 +307,27 @@ class ShardMarket:
             return
         oldest = series.minutes[0].open_time if series.minutes else series.closed_until
         if oldest + MINUTE_MS <= limit_ms:
-            self._collect(series.symbol, series.source, series.close_before(limit_ms, fill_quiet=is_live))
+            witness = self._witness(series.symbol) if series.source == CONSOLIDATED else None
+            events = series.close_before(limit_ms, fill_quiet=is_live, witness=witness)
+            self._collect(series.symbol, series.source, events)
+
+    def _witness(self, target: str) -> Witness:
+        """A consolidated minute is as complete as the bars of its venues; one that none of them has proves nothing."""
+
+        def is_whole(open_ms: int) -> bool | None:
+            bars = [source.series.closed_minute(open_ms) for source in self._inputs[target]]
+            known = [bar.complete for bar in bars if bar is not None]
+            return all(known) if known else None
+
+        return is_whole
+
+    def _agree(self, symbol: str, open_ms: int) -> None:
+        """A venue's minute closed or was corrected: the consolidated ones that rest on it follow."""
+        for target in self._targets[symbol]:
+            if target.series.closed_minute(open_ms) is not None:
+                complete = self._witness(target.symbol)(open_ms)
+                events = target.series.declare(open_ms, complete=bool(complete))
+                self._collect(target.symbol, CONSOLIDATED, events)
 
     def _collect(self, symbol: str, source: str, events: Sequence[Closed | TooLate]) -> None:
         for event in events:
@@ -307,6 +338,8 @@ class ShardMarket:
             self.closed.append((symbol, source, event))
             if event.interval == "1m":
                 self.stats_of(symbol, source).take(event.bar)
+                if source != CONSOLIDATED:
+                    self._agree(symbol, event.bar.open_time)
 
     def stats_of(self, symbol: str, source: str) -> DayStats:
         """The rolling day of a series, made on first use."""
@@ -405,6 +438,24 @@ class ShardMarket:
                 inputs.append(source)
             targets.append(target)
         self._targets[source.symbol] = targets
+
+
+def _prices_then(
+    series: CandleSeries | None, run: Run, rate: Decimal
+) -> tuple[Decimal, Decimal, Decimal, Decimal]:
+    """Open, high, low and close that a late run gives to a consolidated minute.
+
+    Its own, but within what the minute had where that was priced before and after it: then only its volume is news.
+    """
+    second = run.last_us // 1_000_000
+    seen = None if series is None else series.minute(run.minute)
+    if seen is not None and seen.trades and seen.first_second <= second <= seen.last_second:
+        inside = min(max(SHOWN.multiply(run.close, rate), seen.low), seen.high)
+        return inside, inside, inside, inside
+    if rate == 1:
+        return run.open, run.high, run.low, run.close
+    convert = SHOWN.multiply
+    return convert(run.open, rate), convert(run.high, rate), convert(run.low, rate), convert(run.close, rate)
 
 
 def _is_first_answer(trades: Sequence[Trade]) -> bool:

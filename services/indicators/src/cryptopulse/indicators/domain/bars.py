@@ -24,7 +24,7 @@ class Bar(msgspec.Struct, array_like=True):
     `first_minute` and `last_minute` are the open times of the first and last minute folded in: they say which
     minute's open and close are the bar's. `volume` in base, `quote_volume` in quote units, all exact.
     `first_second` and `last_second` (since 1970) are those of the runs whose open and close are the bar's, where no ids
-    say it.
+    say it. `unsure` counts the minutes of a longer bar that are missing or not complete.
     """
 
     open_time: int
@@ -46,6 +46,7 @@ class Bar(msgspec.Struct, array_like=True):
     simulated: bool = False
     first_second: int = 0
     last_second: int = 0
+    unsure: int = 0
 
     def candle(self, symbol: str, source: str, interval: Interval, *, closed: bool) -> Candle:
         """The bar as others see it."""
@@ -290,7 +291,12 @@ def flat_bar(minute: int, price: Decimal, *, last_id: int | None, complete: bool
 
 def start_longer(open_time: int, minute: Bar) -> Bar:
     """A longer bar that begins with this minute (or shorter bar)."""
-    return msgspec.structs.replace(minute, open_time=open_time, revision=0)
+    return msgspec.structs.replace(minute, open_time=open_time, revision=0, unsure=doubts(minute))
+
+
+def doubts(bar: Bar) -> int:
+    """How many minutes of a bar are not complete, as far as is known: at least one where it is not."""
+    return bar.unsure if bar.complete else max(1, bar.unsure)
 
 
 def fold_bar(longer: Bar, part: Bar) -> None:
@@ -304,14 +310,18 @@ def fold_bar(longer: Bar, part: Bar) -> None:
     longer.taker_buy_volume = EXACT.add(longer.taker_buy_volume, part.taker_buy_volume)
     longer.first_id = part.first_id if longer.first_id is None else longer.first_id
     longer.last_id = part.last_id if part.last_id is not None else longer.last_id
-    longer.complete = longer.complete and part.complete
+    longer.unsure = doubts(longer) + doubts(part)
+    longer.complete = not longer.unsure
     longer.parts += part.parts
     longer.last_minute = part.last_minute
     longer.simulated = longer.simulated or part.simulated
 
 
 def correct_part(longer: Bar, old: Bar | None, new: Bar) -> None:
-    """Replace what minute `old` gave to a longer bar by `new` (a late trade only widens a minute)."""
+    """Replace what minute `old` gave to a longer bar by `new` (a late trade only widens a minute).
+
+    It is complete again as soon as the last of its minutes is.
+    """
     longer.high = max(longer.high, new.high)
     longer.low = min(longer.low, new.low)
     if new.open_time <= longer.first_minute:
@@ -328,7 +338,8 @@ def correct_part(longer: Bar, old: Bar | None, new: Bar) -> None:
         longer.taker_buy_volume, EXACT.subtract(new.taker_buy_volume, old.taker_buy_volume if old else ZERO)
     )
     longer.trades += new.trades - (old.trades if old else 0)
-    longer.complete = longer.complete and new.complete
+    longer.unsure = max(0, doubts(longer) + doubts(new) - (doubts(old) if old else 0))
+    longer.complete = not longer.unsure
     if old is None:
         longer.parts += 1
 

@@ -5,7 +5,7 @@ Longer bars are folded from minutes only, so that intervals can never disagree.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from decimal import localcontext
 from typing import Final
 
@@ -18,6 +18,7 @@ from cryptopulse.indicators.domain.bars import (
     Bar,
     Run,
     correct_part,
+    doubts,
     flat_bar,
     fold_bar,
     fold_run,
@@ -39,6 +40,9 @@ KEPT: Final[dict[str, int]] = {"1m": 10, "5m": 3}
 """How many closed bars stay at hand for late trades; one of each other interval."""
 DENSE_ID_VENUES: Final = frozenset({"binance", "coinbase", "kraken"})
 """Venues that number the trades of a pair without holes: a missing number is a missing trade."""
+
+Witness = Callable[[int], bool | None]
+"""Whether the minute that opens at a time in ms is whole elsewhere; None where nobody has it."""
 
 
 class Closed(msgspec.Struct, frozen=True, array_like=True):
@@ -121,21 +125,26 @@ class CandleSeries(msgspec.Struct, array_like=True):
         self._settle()
         return self.seconds.take()
 
-    def close_before(self, limit_ms: int, *, fill_quiet: bool = False) -> list[Closed | TooLate]:
+    def close_before(
+        self, limit_ms: int, *, fill_quiet: bool = False, witness: Witness | None = None
+    ) -> list[Closed | TooLate]:
         """Close every minute that ends at or before `limit_ms`, and longer bars that end with them.
 
         Quiet minutes between closed ones are flat bars when the ids prove that nothing is missing, or, with
         `fill_quiet`, when the caller knows that the feed was live. Otherwise they stay absent: a visible hole.
+        A series that knows no ids has a `witness`: what that never saw is not filled, and it says what is complete.
         """
         self._settle()
         events: list[Closed | TooLate] = []
+        if witness is not None and fill_quiet:
+            fill_quiet = witness(self.closed_until) is not None
         while self.minutes and self.minutes[0].open_time + MINUTE_MS <= limit_ms:
             bar = self.minutes.pop(0)
             proven = self.next_id is not None and bar.first_id == self.next_id
             if not proven:
                 events += self._doubt(bar)
             self._fill(bar.open_time, events, fill=proven or (fill_quiet and not self._misses(bar)))
-            self._judge(bar)
+            self._judge(bar, None if witness is None else witness(bar.open_time))
             self._close_minute(bar, events)
         end = min(limit_ms, self.minutes[0].open_time) if self.minutes else limit_ms
         if fill_quiet:
@@ -175,13 +184,15 @@ class CandleSeries(msgspec.Struct, array_like=True):
             )
             self._close_minute(bar, events)
 
-    def _judge(self, bar: Bar) -> None:
-        """Set `complete`: every trade number from the end of the previous minute on is there."""
-        if not self.dense_ids or bar.first_id is None or bar.last_id is None:
+    def _judge(self, bar: Bar, seen: bool | None) -> None:
+        """Set `complete`: as was `seen` elsewhere, or every trade number from the end of the previous minute on is there."""
+        if seen is not None:
+            bar.complete = seen
+        elif not self.dense_ids or bar.first_id is None or bar.last_id is None:
             bar.complete = bar.complete and self.closed_until == bar.open_time
-            return
-        whole = bar.last_id - bar.first_id + 1 == bar.trades
-        bar.complete = whole and self.next_id is not None and bar.first_id == self.next_id
+        else:
+            whole = bar.last_id - bar.first_id + 1 == bar.trades
+            bar.complete = whole and self.next_id is not None and bar.first_id == self.next_id
 
     def _close_minute(self, bar: Bar, events: list[Closed | TooLate]) -> None:
         self._close_longer(bar.open_time, events)
@@ -204,7 +215,8 @@ class CandleSeries(msgspec.Struct, array_like=True):
             if longer is None or next_open(longer.open_time, interval) > until:
                 continue
             del self.longer[interval]
-            longer.complete = longer.complete and longer.parts == minutes_in(longer.open_time, interval)
+            longer.unsure = doubts(longer) + minutes_in(longer.open_time, interval) - longer.parts
+            longer.complete = not longer.unsure
             self._keep(interval, longer)
             events.append(Closed(interval, longer))
 
@@ -227,7 +239,54 @@ class CandleSeries(msgspec.Struct, array_like=True):
         kept[found] = new
         if found == len(kept) - 1 and new.last_id is not None:
             self.next_id = max(self.next_id or 0, new.last_id + 1)
-        return [Closed("1m", new), *self._correct_longer(old, new)]
+        events = [Closed("1m", new), *self._correct_longer(old, new)]
+        return events + self._reassure(kept, found) if self.dense_ids else events
+
+    def _reassure(self, kept: list[Bar], found: int) -> list[Closed | TooLate]:
+        """What came late to one minute may be what those around it, up to the next that had trades, were in doubt of."""
+        first = last = found
+        while first > 0 and (first == found or not kept[first].trades):
+            first -= 1
+        while last < len(kept) - 1 and (last == found or not kept[last].trades):
+            last += 1
+        events: list[Closed | TooLate] = []
+        for index in range(first, last + 1):
+            bar, before = kept[index], kept[index - 1] if index else None
+            if index == found:
+                continue
+            if bar.trades:
+                whole = is_whole(bar, before, complete=bar.complete)
+            else:
+                bar.last_id = bar.last_id if before is None else before.last_id
+                after = kept[found if index < found else last]
+                whole = bar.complete or (bar.last_id is not None and after.first_id == bar.last_id + 1)
+            events += self.declare(bar.open_time, complete=whole)
+        return events
+
+    def minute(self, open_ms: int) -> Bar | None:
+        """The minute that opens then, still open or closed; None when it is not at hand."""
+        self._settle()
+        for bar in reversed(self.minutes):
+            if bar.open_time == open_ms:
+                return bar
+        return self.closed_minute(open_ms)
+
+    def closed_minute(self, open_ms: int) -> Bar | None:
+        """As `minute`, only a closed one."""
+        for bar in reversed(self.kept.get("1m", ())):
+            if bar.open_time == open_ms:
+                return bar
+        return None
+
+    def declare(self, open_ms: int, *, complete: bool) -> list[Closed | TooLate]:
+        """Correct whether a closed minute is complete; nothing when it is so already, or no longer at hand."""
+        kept = self.kept.get("1m", [])
+        for index in range(len(kept) - 1, -1, -1):
+            old = kept[index]
+            if old.open_time == open_ms and old.complete != complete:
+                new = kept[index] = msgspec.structs.replace(old, complete=complete, revision=old.revision + 1)
+                return [Closed("1m", new), *self._correct_longer(old, new)]
+        return []
 
     def _correct_longer(self, old: Bar | None, new: Bar) -> list[Closed | TooLate]:
         events: list[Closed | TooLate] = []
@@ -280,7 +339,7 @@ class CandleSeries(msgspec.Struct, array_like=True):
     def rebase(self, parts: Sequence[Bar]) -> None:
         """Take stored bars (days, hours, minutes: ascending, without overlap, up to `open_from`) into the longer bars.
 
-        A longer bar that already holds more minutes than the stored parts give stays as it is.
+        A longer bar that already holds more minutes than the stored parts give, or as many and as whole, stays as it is.
         """
         start = self.open_from
         if start is None:
@@ -294,5 +353,9 @@ class CandleSeries(msgspec.Struct, array_like=True):
             for part in inside[1:]:
                 fold_bar(longer, part)
             known = self.longer.get(interval)
-            if known is None or known.open_time < bucket or known.parts < longer.parts:
+            if (
+                known is None
+                or known.open_time < bucket
+                or (known.parts, -doubts(known)) < (longer.parts, -doubts(longer))
+            ):
                 self.longer[interval] = longer
