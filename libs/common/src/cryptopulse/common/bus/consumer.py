@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from aio_pika.abc import AbstractConnection
@@ -33,7 +33,7 @@ queue_age_seconds = metrics.histogram(
 )
 
 ANSWERED_WITHIN_SECONDS = 15.0
-"""So long the broker may take to set up a consumer; then the connection counts as lost."""
+"""So long the broker may take to set up a consumer; then the connection counts as lost. For a binding, then the channel does."""
 RETRY_BASE_SECONDS = 0.1
 RETRY_CAP_SECONDS = 5.0
 
@@ -169,20 +169,36 @@ class Consumer:
             await channel.basic_ack(upto.tag, multiple=True, wait=False)
 
     async def bind(self, exchange: str, key: str) -> None:
-        """Add a binding; kept for later channels."""
+        """Add a binding; kept for later channels, of which the next one follows where this one does not answer."""
         if (exchange, key) not in self.bindings:
             self.bindings.append((exchange, key))
         channel = self._channel
         if channel is not None and not channel.is_closed:
-            await channel.queue_bind(queue=self._queue_name, exchange=exchange, routing_key=key)
+            await self._answered(
+                channel.queue_bind(queue=self._queue_name, exchange=exchange, routing_key=key)
+            )
 
     async def unbind(self, exchange: str, key: str) -> None:
-        """Take a binding back."""
+        """Take a binding back; see `bind`."""
         if (exchange, key) in self.bindings:
             self.bindings.remove((exchange, key))
         channel = self._channel
         if channel is not None and not channel.is_closed:
-            await channel.queue_unbind(queue=self._queue_name, exchange=exchange, routing_key=key)
+            await self._answered(
+                channel.queue_unbind(queue=self._queue_name, exchange=exchange, routing_key=key)
+            )
+
+    async def _answered(self, request: Awaitable[object]) -> None:
+        try:
+            async with asyncio.timeout(ANSWERED_WITHIN_SECONDS):
+                await request
+        except Exception as error:  # closed meanwhile, refused or silent: the watch sets it all up anew
+            log.warning(
+                "binding not answered: the consumer is set up anew",
+                queue=self._queue_name,
+                error=f"{type(error).__name__}: {error}"[:300],
+            )
+            self._tag = None
 
     # --- work --------------------------------------------------------------------------------------------------
 
