@@ -2,10 +2,11 @@
 
 CryptoPulseError
  ├── Retryable            the same call may succeed later
- │    ├── BusUnavailable        the broker is away, blocked or did not confirm
- │    │    └── NoQueueYet            nobody has subscribed to a topic that must have a queue
- │    ├── StoreUnavailable      Redis or Postgres is away, slow or read-only
- │    └── UpstreamUnavailable   another service or a venue did not answer properly
+ │    └── Unavailable           what the call rests on is away
+ │         ├── BusUnavailable        the broker is away, blocked or did not confirm
+ │         │    └── NoQueueYet            nobody has subscribed to a topic that must have a queue
+ │         ├── StoreUnavailable      Redis or Postgres is away, slow or read-only
+ │         └── UpstreamUnavailable   another service or a venue did not answer properly
  └── Refused              the same call will never succeed
       ├── Invalid               malformed input; `errors` names fields and fixes
       ├── NotFound              not there, or not yours
@@ -29,7 +30,11 @@ class Retryable(CryptoPulseError):  # noqa: N818 - read as a claim about the fai
     """The same call may succeed later."""
 
 
-class BusUnavailable(Retryable):
+class Unavailable(Retryable):
+    """What the call rests on is away; the call itself is not to blame."""
+
+
+class BusUnavailable(Unavailable):
     """The broker is away, blocked, or did not confirm in time."""
 
 
@@ -37,11 +42,11 @@ class NoQueueYet(BusUnavailable):
     """No queue is bound for a message that must not be lost: its consumer has never run so far."""
 
 
-class StoreUnavailable(Retryable):
+class StoreUnavailable(Unavailable):
     """Redis or Postgres is away, slow or read-only."""
 
 
-class UpstreamUnavailable(Retryable):
+class UpstreamUnavailable(Unavailable):
     """Another service or a venue did not answer, or answered with a server error."""
 
     def __init__(self, message: str, *, retry_after_seconds: float | None = None) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -15,11 +16,11 @@ from cryptopulse.common.bus.codec import decode
 from cryptopulse.common.bus.deliveries import Received
 from cryptopulse.common.bus.link import open_channel
 from cryptopulse.common.bus.protocols import Handler
-from cryptopulse.common.bus.retry import full_jitter
+from cryptopulse.common.bus.retry import Backoff, full_jitter
 from cryptopulse.common.bus.topology import declare_queue
 from cryptopulse.common.bus.traces import consumed
 from cryptopulse.common.contracts.topics import Queue
-from cryptopulse.common.errors import BusUnavailable, Retryable
+from cryptopulse.common.errors import BusUnavailable, Retryable, Unavailable
 from cryptopulse.common.telemetry import metrics
 from cryptopulse.common.telemetry.logging import get_logger
 
@@ -34,6 +35,8 @@ queue_age_seconds = metrics.histogram(
 
 ANSWERED_WITHIN_SECONDS = 15.0
 """So long the broker may take to set up a consumer; then the connection counts as lost. For a binding, then the channel does."""
+HELD_SECONDS = 600.0
+"""So long a message is tried again in hand while what it needs is away; well under the half hour of the broker's patience."""
 RETRY_BASE_SECONDS = 0.1
 RETRY_CAP_SECONDS = 5.0
 
@@ -54,7 +57,8 @@ class Consumer:
         self.queue = queue
         self.bindings: list[tuple[str, str]] = []
         self._handler = handler
-        self._prefetch = prefetch
+        self._durable = queue.topic.delivery == "durable" and not queue.exclusive
+        self._prefetch = 1 if self._durable and not manual_ack else prefetch
         self._manual_ack = manual_ack
         self._name = name or queue.consumer
         self._now_us = now_us
@@ -65,7 +69,7 @@ class Consumer:
         self._worker: asyncio.Task[None] | None = None
         self._idle = asyncio.Event()
         self._idle.set()
-        self._stopping = False
+        self._stopping = asyncio.Event()
         self._queue_name = queue.name
         # Looked up once: a label costs more than the count.
         self._age_seconds = queue_age_seconds.labels(queue.topic.name, queue.consumer)
@@ -87,7 +91,7 @@ class Consumer:
     @property
     def wanted(self) -> bool:
         """False once `pause` or `close` was called."""
-        return not self._stopping
+        return not self._stopping.is_set()
 
     async def establish(self, connection: AbstractConnection) -> None:
         """Open a channel, declare, bind, consume. What the old channel had in hand will come again from the broker.
@@ -95,7 +99,7 @@ class Consumer:
         Raises `BusUnavailable` when the broker does not answer: a connection whose reader has just ended does not say so at once, and
         who waits on it for an answer waits for ever.
         """
-        if self._stopping:
+        if self._stopping.is_set():
             return
         await self._drop_channel()
         try:
@@ -127,7 +131,7 @@ class Consumer:
 
     async def pause(self) -> None:
         """Stop consuming and wait for the handler in hand; the unacked stays with the channel until `close`."""
-        self._stopping = True
+        self._stopping.set()
         channel = self._channel
         if channel is not None and not channel.is_closed and self._tag is not None:
             with contextlib.suppress(
@@ -207,7 +211,7 @@ class Consumer:
         # would end this (as `wait_for` of Python 3.11 may), and the connection is not restored before it has ended.
         while not channel.is_closed:
             raw = await inbox.get()
-            if self._stopping or channel.is_closed:
+            if self._stopping.is_set() or channel.is_closed:
                 return
             self._idle.clear()
             try:
@@ -232,38 +236,55 @@ class Consumer:
             return
         if delivery.sent_us:
             self._age_seconds.observe(max(0.0, (self._now_us() - delivery.sent_us) / 1e6))
-        try:
-            with consumed(self.queue.topic, delivery.routing_key, delivery.headers, self.queue.consumer):
-                await self._handler(delivery)
-        except Retryable as error:
-            await self._again(channel, delivery, error)
-            return
-        except Exception as error:  # the handler's verdict on this message: never retried
-            await self._refuse(channel, tag, raw, error)
-            return
+        loop = asyncio.get_running_loop()
+        backoff, started = Backoff(RETRY_BASE_SECONDS, RETRY_CAP_SECONDS), loop.time()
+        while True:
+            try:
+                with consumed(self.queue.topic, delivery.routing_key, delivery.headers, self.queue.consumer):
+                    await self._handler(delivery)
+                break
+            except Unavailable as error:
+                if not self._durable or loop.time() - started > HELD_SECONDS:
+                    await self._again(channel, delivery, error)
+                    return
+                await self._hold(error, backoff.next())
+            except Retryable as error:
+                await self._again(channel, delivery, error)
+                return
+            except Exception as error:  # the handler's verdict on this message: never retried
+                await self._refuse(channel, tag, raw, error)
+                return
+            if self._stopping.is_set() or channel.is_closed:
+                return  # it comes again, to whoever consumes then
+            delivery = dataclasses.replace(delivery, redelivered=True)
         self._handled.inc()
         if not self._manual_ack:
             await channel.basic_ack(tag, wait=False)
 
+    async def _hold(self, error: Exception, seconds: float) -> None:
+        """A pause before the next try of the message in hand; it ends with the subscription."""
+        handled_total.labels(self.queue.topic.name, self.queue.consumer, "held").inc()
+        log.warning("message waits for what is away", queue=self._queue_name, error=str(error)[:300])
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._stopping.wait(), seconds)
+
     async def _again(self, channel: Channel, delivery: Received, error: Exception) -> None:
         """Durable: back to the queue after a pause, until the broker's delivery limit. Live: dropped and counted."""
-        durable = self.queue.topic.delivery == "durable" and not self.queue.exclusive
-        outcome = "retried" if durable else "dropped"
+        outcome = "retried" if self._durable else "dropped"
         handled_total.labels(self.queue.topic.name, self.queue.consumer, outcome).inc()
         log.warning(
             "message handling failed", queue=self._queue_name, outcome=outcome, error=str(error)[:300]
         )
-        if durable:
+        if self._durable:
             await asyncio.sleep(
                 full_jitter(
                     delivery.delivery_count, base_seconds=RETRY_BASE_SECONDS, cap_seconds=RETRY_CAP_SECONDS
                 )
             )
-        await channel.basic_nack(delivery.tag, requeue=durable)
+        await channel.basic_nack(delivery.tag, requeue=self._durable)
 
     async def _refuse(self, channel: Channel, tag: int, raw: DeliveredMessage, error: Exception) -> None:
-        durable = self.queue.topic.delivery == "durable" and not self.queue.exclusive
-        outcome = "dead_lettered" if durable else "dropped"
+        outcome = "dead_lettered" if self._durable else "dropped"
         handled_total.labels(self.queue.topic.name, self.queue.consumer, outcome).inc()
         log.error(
             "message refused",

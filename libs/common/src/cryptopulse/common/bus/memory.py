@@ -18,7 +18,10 @@ from cryptopulse.common.bus.topology import queue_arguments
 from cryptopulse.common.clock import Clock, SystemClock
 from cryptopulse.common.contracts.base import Message
 from cryptopulse.common.contracts.topics import Queue, Topic
-from cryptopulse.common.errors import BusUnavailable, NoQueueYet, Retryable
+from cryptopulse.common.errors import BusUnavailable, NoQueueYet, Retryable, Unavailable
+
+HELD_PAUSE_SECONDS = 0.01
+"""Between two tries of a message in hand."""
 
 
 @dataclass(slots=True)
@@ -141,6 +144,7 @@ class MemorySubscription:
         self._handler = handler
         self._prefetch = prefetch
         self._manual = manual
+        self._durable = stored.queue.topic.delivery == "durable" and not stored.queue.exclusive
         self._unacked: dict[int, _Envelope] = {}
         self._tag = 0
         self._epoch = 1
@@ -217,19 +221,29 @@ class MemorySubscription:
         try:
             _, message = decode(envelope.body, envelope.type_name)
             sent = envelope.headers.get("sent_us", 0)
-            await self._handler(
-                Received(
-                    message,
-                    envelope.message_id,
-                    envelope.routing_key,
-                    envelope.headers,
-                    envelope.redelivered,
-                    sent,
-                    tag,
-                    epoch,
-                    envelope.deliveries,
-                )
-            )
+            while True:
+                try:
+                    await self._handler(
+                        Received(
+                            message,
+                            envelope.message_id,
+                            envelope.routing_key,
+                            envelope.headers,
+                            envelope.redelivered,
+                            sent,
+                            tag,
+                            epoch,
+                            envelope.deliveries,
+                        )
+                    )
+                    break
+                except Unavailable:
+                    if not self._durable:
+                        raise
+                    await asyncio.sleep(HELD_PAUSE_SECONDS)
+                    if self._closed or epoch != self._epoch:
+                        return
+                    envelope.redelivered = True
         except Retryable:
             self._settle(tag, epoch, envelope, again=True)
         except Exception:  # as on RabbitMQ: anything but Retryable is a verdict on the message
@@ -243,13 +257,12 @@ class MemorySubscription:
             return
         self._unacked.pop(tag, None)
         queue = self.stored.queue
-        durable = queue.topic.delivery == "durable" and not queue.exclusive
         envelope.deliveries += 1
         envelope.redelivered = True
-        if durable and again and envelope.deliveries <= queue.delivery_limit:
+        if self._durable and again and envelope.deliveries <= queue.delivery_limit:
             self.stored.ready.appendleft(envelope)
             self.stored.arrived.set()
-        elif durable:
+        elif self._durable:
             self.broker.dead_letters.setdefault(queue.dead_letters, []).append(envelope)
 
 

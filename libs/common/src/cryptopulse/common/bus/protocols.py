@@ -32,8 +32,10 @@ Handler = Callable[[Delivery], Awaitable[None]]
 """Called one message at a time, in order, per subscription.
 
 With `manual_ack=False` a normal return acks. `errors.Retryable` puts the message back after a pause (durable: until the
-delivery limit, then dead letters; live: dropped and counted). `errors.Invalid` or any other exception dead-letters
-(durable) or drops and counts (live). With `manual_ack=True` a normal return leaves it unacked.
+delivery limit, then dead letters; live: dropped and counted). `errors.Unavailable` of a durable message keeps it in hand:
+the same handler is called with it again, `redelivered`, after growing pauses, and it is put back only when ten minutes have
+passed or the subscription ends. `errors.Invalid` or any other exception dead-letters (durable) or drops and counts (live).
+With `manual_ack=True` a normal return leaves it unacked.
 """
 
 
@@ -100,7 +102,8 @@ class Bus(Publisher, Protocol):
     ) -> Subscription:
         """Consume a queue on a channel of its own; it is re-established by itself after any loss of connection.
 
-        Returns once registered as wanted (it may not be connected yet).
+        Returns once registered as wanted (it may not be connected yet). A durable shared queue gives one message at a
+        time unless they are acked by hand: whatever is given back, also unseen, has had one of its tries.
         """
         ...
 

@@ -17,7 +17,7 @@ from cryptopulse.common.contracts.alerts import AlertEvent
 from cryptopulse.common.contracts.candles import HistoryBatch
 from cryptopulse.common.contracts.ticks import TickBatch
 from cryptopulse.common.contracts.topics import ALERT_EVENTS, HISTORY, TICKS, Queue
-from cryptopulse.common.errors import Invalid, NoQueueYet, Retryable
+from cryptopulse.common.errors import Invalid, NoQueueYet, Retryable, StoreUnavailable
 
 WAIT_SECONDS = 10.0
 
@@ -166,7 +166,7 @@ class BusSuite:
     async def test_a_retryable_failure_is_delivered_again(self, bus: Bus) -> None:
         def fail_once(delivery: Delivery) -> None:
             if not delivery.redelivered:
-                raise Retryable("the store is away")
+                raise Retryable("not this time")
 
         handler = Collector(fail_once)
         await bus.subscribe(durable_queue(), handler)
@@ -187,6 +187,68 @@ class BusSuite:
         await handler.until(3)
         await eventually(lambda: self.has_dead_letters(bus, queue, 1))
         assert await handler.quiet() == 3
+
+    async def test_what_is_away_uses_up_no_tries_and_keeps_the_order(self, bus: Bus) -> None:
+        tries = 0
+
+        def away(_: Delivery) -> None:
+            nonlocal tries
+            tries += 1
+            if tries < 6:
+                raise StoreUnavailable("down for a while")
+
+        handler = Collector(away)
+        queue = durable_queue(delivery_limit=2)
+        await bus.subscribe(queue, handler)
+        for number in (1, 2):
+            await bus.publish(ALERT_EVENTS, event(number), key="alert.u.r")
+        got = await handler.until(7)
+        assert [d.message.id for d in got] == ["ae_1"] * 6 + ["ae_2"]
+        assert [d.redelivered for d in got] == [False] + [True] * 5 + [False]
+        assert not await self.has_dead_letters(bus, queue, 1)
+
+    async def test_a_message_that_waits_for_what_is_away_goes_to_the_next_owner(
+        self, make_bus: MakeBus
+    ) -> None:
+        def away(_: Delivery) -> None:
+            raise StoreUnavailable("down for us")
+
+        first, second = await make_bus(), await make_bus()
+        stuck, handler = Collector(away), Collector()
+        subscription = await first.subscribe(durable_queue(), stuck)
+        await first.publish(ALERT_EVENTS, event(1), key="alert.u.r")
+        await stuck.until(5)
+        await asyncio.wait_for(subscription.close(), 2)
+        await second.subscribe(durable_queue(), handler)
+        assert [d.message.id for d in await handler.until(1)] == ["ae_1"]
+
+    async def test_what_an_owner_has_not_seen_uses_up_no_tries_when_it_leaves(
+        self, make_bus: MakeBus
+    ) -> None:
+        bus = await make_bus()
+        queue = durable_queue(delivery_limit=2)
+        seen: list[str] = []
+        first, last = asyncio.Event(), asyncio.Event()
+
+        async def slow(delivery: Delivery) -> None:
+            seen.append(delivery.message.id)
+            first.set()
+            if len(seen) == 12:
+                last.set()
+            await asyncio.sleep(0.05)
+
+        await (await bus.subscribe(queue, slow)).close()
+        for number in range(12):
+            await bus.publish(ALERT_EVENTS, event(number), key="alert.u.r")
+        for _ in range(5):
+            first.clear()
+            subscription = await bus.subscribe(queue, slow)
+            await asyncio.wait_for(first.wait(), WAIT_SECONDS)
+            await subscription.close()
+        await bus.subscribe(queue, slow)
+        await asyncio.wait_for(last.wait(), WAIT_SECONDS)
+        assert seen == [f"ae_{number}" for number in range(12)]
+        assert not await self.has_dead_letters(bus, queue, 1)
 
     async def test_an_invalid_message_is_a_dead_letter_at_once(self, bus: Bus) -> None:
         def refuse(_: Delivery) -> None:

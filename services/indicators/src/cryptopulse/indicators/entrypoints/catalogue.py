@@ -33,13 +33,11 @@ class CatalogueConsumer:
             await bus.subscribe(
                 Queue(consumer="indicators", topic=INSTRUMENTS, bindings=("instrument.#",)),
                 self.on_instruments,
-                prefetch=4,
                 name="instruments",
             ),
             await bus.subscribe(
                 Queue(consumer="indicators", topic=COINS, bindings=("coin.#",)),
                 self.on_coins,
-                prefetch=4,
                 name="coins",
             ),
         ]

@@ -17,7 +17,6 @@ from cryptopulse.indicators.application.shard import ShardWorker
 
 log = get_logger(__name__)
 CONSUMER: Final = "indicators"
-HISTORY_PREFETCH: Final = 4
 DOWN_STATES: Final = frozenset({"connecting", "backoff", "stopped"})
 
 Beat = Callable[[], None]
@@ -63,7 +62,6 @@ class Shards:
                 shards=self._shards,
             ),
             worker.on_history,
-            prefetch=HISTORY_PREFETCH,
             name=f"history-{shard}",
         )
         self.workers[shard] = worker
