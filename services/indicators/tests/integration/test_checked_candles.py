@@ -177,6 +177,34 @@ async def test_history_in_usd_follows_when_the_rates_history_comes_later(store: 
     assert "BTC-USD|USDT|1m" not in waiting
 
 
+@pytest.mark.parametrize("order", [(0, 1, 2, 3), (3, 2, 1, 0), (2, 0, 3, 1)])
+async def test_history_of_all_pairs_on_all_venues_is_one_price_in_whatever_order_it_comes(
+    store: CandleRepository, order: tuple[int, ...]
+) -> None:
+    """As ticks are: volumes of all together, prices of the one that turned over most."""
+    largest = {"volume": Decimal(7), "quote_volume": Decimal(800), "close": Decimal(200)}
+    pages = [
+        page("coinbase", [minute(number, "coinbase") for number in range(3)]),
+        page("kraken", [minute(number, "kraken", volume=Decimal(2)) for number in range(3)]),
+        page("binance", [minute(number, "binance", symbol="BTC-USDT", **largest) for number in range(3)]),
+        page(
+            "coinbase",
+            [minute(number, "coinbase", symbol="USDT-USD", close=Decimal("0.9")) for number in range(3)],
+        ),
+    ]
+    waiting: dict[str, tuple[int, int]] = {}
+    for index in order:
+        keeper = HistoryKeeper(store, EPOCH, waiting)
+        symbol = pages[index].candles[0].symbol
+        found = await keeper.take(msgspec.structs.replace(pages[index], symbol=symbol))
+        found += await keeper.convert_late()
+        assert not any(item.corrected for item in found)
+    assert not waiting
+    for bar in await stored(store, CONSOLIDATED):
+        assert (bar.volume, bar.trades, bar.close, bar.revision) == (Decimal(14), 36, Decimal(180), 0)
+        assert bar.quote_volume == 2 * Decimal(505) + Decimal(720)
+
+
 async def test_a_batch_whose_owner_ended_half_way_is_finished_when_it_comes_again(
     store: CandleRepository,
 ) -> None:

@@ -72,9 +72,9 @@ LAST_MS: Final = 2**62
 
 # A row gives way to one that is at least as complete and then of at least its origin, and never to an older owner's.
 # Saying the same again changes nothing. A venue's own candle over other values counts as a correction of its own; where it
-# tells no number of trades, or the one we have, what was built from the trades themselves is exact and stays. What was merged
-# or converted takes the place of what was counted live only where it knows of at least as much: an asset's price in USD
-# counts all its pairs live, merged only those in USD.
+# tells no number of trades, or the one we have, what was built from the trades themselves is exact and stays. What is merged
+# from venues (origin -1) is merged anew with each venue's history, which is no correction; it takes the place of what was
+# counted live only where it counts no less.
 _UPSERT: Final = """
 INSERT INTO candles AS c (series_id, bar_interval, open_time, open, high, low, close, volume, quote_volume, trades,
                           taker_buy_volume, first_id, last_id, complete, origin, revision, epoch, simulated)
@@ -94,6 +94,7 @@ ON CONFLICT (series_id, bar_interval, open_time) DO UPDATE SET
     complete = excluded.complete, origin = excluded.origin, epoch = excluded.epoch, simulated = excluded.simulated,
     revision = CASE
         WHEN excluded.revision > c.revision THEN excluded.revision
+        WHEN excluded.origin < 0 AND c.origin < 0 THEN c.revision
         WHEN (excluded.open, excluded.high, excluded.low, excluded.close, excluded.volume)
              IS DISTINCT FROM (c.open, c.high, c.low, c.close, c.volume) THEN c.revision + 1
         ELSE c.revision END
@@ -101,7 +102,7 @@ WHERE excluded.epoch >= c.epoch
   AND (excluded.complete, excluded.origin) >= (c.complete, c.origin)
   AND (excluded.origin >= 0 OR c.origin < 0 OR excluded.volume >= c.volume)
   AND (excluded.origin > c.origin OR excluded.complete > c.complete OR excluded.revision > c.revision
-       OR excluded.origin = 1)
+       OR excluded.origin <> 0)
   AND ((excluded.open, excluded.high, excluded.low, excluded.close, excluded.volume, excluded.complete)
            IS DISTINCT FROM (c.open, c.high, c.low, c.close, c.volume, c.complete)
        OR (NOT {keeps}

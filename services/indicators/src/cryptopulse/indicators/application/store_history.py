@@ -14,7 +14,7 @@ from cryptopulse.common.contracts.intervals import Interval, next_open, open_tim
 from cryptopulse.common.contracts.values import CONSOLIDATED, REFERENCE
 from cryptopulse.common.telemetry import metrics
 from cryptopulse.common.telemetry.logging import get_logger
-from cryptopulse.indicators.application.build_candles import converts
+from cryptopulse.indicators.application.build_candles import RATE_ASSETS, converts
 from cryptopulse.indicators.application.ports import CandleStore, Changed
 from cryptopulse.indicators.domain.history import (
     DERIVED,
@@ -27,7 +27,7 @@ from cryptopulse.indicators.domain.history import (
 FROM_VENUE: Final = 1
 FROM_TICKS: Final = 0
 MERGED: Final = -1
-CONVERTED: Final = -2
+USD: Final = "USD"
 MOST_ROWS: Final = 5_000
 CONVERT_ROWS: Final = 1_000
 
@@ -105,36 +105,71 @@ class HistoryKeeper:
         return found
 
     async def _consolidate(self, symbol: str, interval: Interval, start: int, end: int) -> list[Changed]:
-        venues = [
+        base, _, quote = symbol.partition("-")
+        found: list[Changed] = []
+        if quote != USD:
+            rows = await self._of_venues(symbol, interval, start, end)
+            found += await self._store.upsert(merge_venues(symbol, rows), origin=MERGED, epoch=self._epoch)
+        if converts(base, quote):
+            made, missing = await self._price_in_usd(base, interval, start, end)
+            found += made
+            for name, times in missing.items():
+                key = f"{base}-{USD}|{name}|{interval}"
+                first, last = self.without_rate.get(key, (times[0], times[-1]))
+                self.without_rate[key] = (min(first, times[0]), max(last, times[-1]))
+        return found
+
+    async def _of_venues(
+        self, symbol: str, interval: Interval, start: int, end: int
+    ) -> dict[str, list[Candle]]:
+        sources = [
             source for source in await self._store.sources(symbol) if source not in (CONSOLIDATED, REFERENCE)
         ]
-        rows = {
-            venue: await self._store.range(
-                symbol, venue, interval, from_ms=start, to_ms=end + 1, limit=MOST_ROWS
+        return {
+            source: await self._store.range(
+                symbol, source, interval, from_ms=start, to_ms=end + 1, limit=MOST_ROWS
             )
-            for venue in venues
+            for source in sources
         }
+
+    async def _price_in_usd(
+        self, base: str, interval: Interval, start: int, end: int
+    ) -> tuple[list[Changed], dict[str, list[int]]]:
+        """Merge all pairs of an asset over all venues into its price in USD, as ticks are.
+
+        Answers what was made or changed and, by quote, the open times of bars that have no rate yet and are left out.
+        """
+        symbol = f"{base}-{USD}"
+        rows = await self._of_venues(symbol, interval, start, end)
+        missing: dict[str, list[int]] = {}
+        for quote in RATE_ASSETS:
+            if not converts(base, quote):
+                continue
+            pair = await self._of_venues(f"{base}-{quote}", interval, start, end)
+            if not any(pair.values()):
+                continue
+            rates = await self._store.range(
+                f"{quote}-{USD}", CONSOLIDATED, interval, from_ms=start, to_ms=end + 1, limit=MOST_ROWS
+            )
+            closes = {rate.open_time: rate.close for rate in rates}
+            for venue, bars in pair.items():
+                rows[f"{venue}:{quote}"] = converted(symbol, bars, closes)
+            times = {bar.open_time for bars in pair.values() for bar in bars} - closes.keys()
+            if times:
+                missing[quote] = sorted(times)
         merged = merge_venues(symbol, rows)
-        found = await self._store.upsert(merged, origin=MERGED, epoch=self._epoch)
-        base, _, quote = symbol.partition("-")
-        if quote != "USD" and converts(base, quote):
-            made, missing = await self._convert(f"{base}-USD", quote, interval, merged)
-            found += made
-            if missing:
-                key = f"{base}-USD|{quote}|{interval}"
-                first, last = self.without_rate.get(key, (missing[0], missing[-1]))
-                self.without_rate[key] = (min(first, missing[0]), max(last, missing[-1]))
-        return found
+        return await self._store.upsert(merged, origin=MERGED, epoch=self._epoch), missing
 
     async def convert_late(self) -> list[Changed]:
         """Convert stored bars whose rate's history came after their own; answers every bar that was made or changed."""
         found: list[Changed] = []
         for key, span in list(self.without_rate.items()):
             symbol, quote, interval = key.split("|")
-            ends = await self._ends(f"{quote}-USD", cast("Interval", interval), *span)
+            ends = await self._ends(f"{quote}-{USD}", cast("Interval", interval), *span)
             if ends is None or ends == self._tried.get(key):
                 continue
-            made, missing = await self._convert_span(symbol, quote, cast("Interval", interval), *span)
+            base = symbol.partition("-")[0]
+            made, missing = await self._convert_span(base, quote, cast("Interval", interval), *span)
             found += made
             self._tried[key] = ends
             if self.without_rate.get(key) != span:
@@ -152,38 +187,23 @@ class HistoryKeeper:
         return (oldest[0].open_time, newest[0].open_time) if oldest else None
 
     async def _convert_span(
-        self, symbol: str, quote: str, interval: Interval, first: int, last: int
+        self, base: str, quote: str, interval: Interval, first: int, last: int
     ) -> tuple[list[Changed], list[int]]:
-        pair = f"{symbol.partition('-')[0]}-{quote}"
         found: list[Changed] = []
         missing: list[int] = []
         while first <= last:
             rows = await self._store.range(
-                pair, CONSOLIDATED, interval, from_ms=first, to_ms=last + 1, limit=CONVERT_ROWS
+                f"{base}-{quote}",
+                CONSOLIDATED,
+                interval,
+                from_ms=first,
+                to_ms=last + 1,
+                limit=CONVERT_ROWS,
             )
             if not rows:
                 break
-            made, without = await self._convert(symbol, quote, interval, rows)
+            made, without = await self._price_in_usd(base, interval, rows[0].open_time, rows[-1].open_time)
             found += made
-            missing += without
+            missing += without.get(quote, [])
             first = rows[-1].open_time + 1
         return found, missing
-
-    async def _convert(
-        self, symbol: str, quote: str, interval: Interval, merged: list[Candle]
-    ) -> tuple[list[Changed], list[int]]:
-        """The bars in USD that were made or changed, and the open times that have no rate."""
-        if not merged:
-            return [], []
-        rates = await self._store.range(
-            f"{quote}-USD",
-            CONSOLIDATED,
-            interval,
-            from_ms=merged[0].open_time,
-            to_ms=merged[-1].open_time + 1,
-            limit=MOST_ROWS,
-        )
-        closes = {rate.open_time: rate.close for rate in rates}
-        bars = converted(symbol, merged, closes)
-        made = await self._store.upsert(bars, origin=CONVERTED, epoch=self._epoch) if bars else []
-        return made, [row.open_time for row in merged if row.open_time not in closes]
