@@ -1,4 +1,7 @@
-"""The judge of the route: the candles in Postgres against the venue's own ledger, minute by minute."""
+"""The judge of the route: the candles in Postgres against the venue's own ledger, minute by minute.
+
+Consolidated ones against those of the venues: they must have counted what all of them did.
+"""
 
 from __future__ import annotations
 
@@ -20,6 +23,13 @@ _CANDLES = """
 SELECT c.open_time, c.open, c.high, c.low, c.close, c.volume, c.trades, c.origin
 FROM market.candles c JOIN market.series s ON s.id = c.series_id
 WHERE s.symbol = $1 AND s.source = $2 AND c.bar_interval = '1m' AND c.open_time BETWEEN $3 AND $4
+"""
+
+CONSOLIDATED = ("BTC-USD", "BTC-USDT")
+_ALL = """
+SELECT s.symbol, s.source, c.open_time, c.volume, c.complete
+FROM market.candles c JOIN market.series s ON s.id = c.series_id
+WHERE s.symbol = ANY($1) AND s.source <> 'coingecko' AND c.bar_interval = '1m' AND c.open_time BETWEEN $2 AND $3
 """
 
 
@@ -76,7 +86,33 @@ class Judge:
                 doubled += max(0, got - minute["trades"])
                 if row is None or not _is_equal(row, minute):
                     faults.append(f"{symbol}@{minute['open_time']}:{_shown(row)}!={_shown(minute)}")
-        return sent, handled, lost, doubled, faults
+        return sent, handled, lost, doubled, faults + await self._consolidated(last_ms)
+
+    async def _consolidated(self, last_ms: int) -> list[str]:
+        """Consolidated minutes that are missing, incomplete, or have another volume than their venues together."""
+        faults: list[str] = []
+        for symbol in CONSOLIDATED:
+            base, quote = symbol.split("-")
+            pairs = (
+                [symbol] if quote != "USD" else [f"{base}-{name}" for name in ("USD", "USDT", "USDC", "EUR")]
+            )
+            rows = await self.stand.rows(_ALL, pairs, self.from_ms, last_ms)
+            told = {
+                row["open_time"]: row
+                for row in rows
+                if (row["symbol"], row["source"]) == (symbol, "consolidated")
+            }
+            counted: dict[int, Decimal] = {}
+            for row in rows:
+                if row["source"] != "consolidated":
+                    at = row["open_time"]
+                    counted[at] = counted.get(at, Decimal(0)) + row["volume"]
+            for at in range(self.from_ms, last_ms + 1, MINUTE_MS):
+                bar = told.get(at)
+                if bar is None or not bar["complete"] or bar["volume"] != counted.get(at):
+                    shown = "none" if bar is None else f"{bar['volume']} {bar['complete']}"
+                    faults.append(f"{symbol}@{at}: consolidated {shown}, venues {counted.get(at)}")
+        return faults
 
 
 def _trades_in(row: Any, minute: dict[str, Any]) -> int:

@@ -143,6 +143,22 @@ async def test_a_broken_live_minute_of_all_venues_is_replaced_by_a_merged_one_th
     assert second == of_more_pairs
 
 
+async def test_what_could_not_be_counted_live_is_merged_from_what_the_venues_stored(
+    store: CandleRepository,
+) -> None:
+    for venue in ("coinbase", "kraken"):
+        rows = [minute(number, venue) for number in range(5)]
+        await store.upsert([*rows, *derive(rows, "5m")], origin=FROM_TICKS, epoch=EPOCH)
+    live = [minute(number, CONSOLIDATED, volume=Decimal(10)) for number in range(5)]
+    live[2] = msgspec.structs.replace(live[2], complete=False, volume=Decimal(1))
+    await store.upsert([*live, *derive(live, "5m")], origin=FROM_TICKS, epoch=EPOCH)
+    changed = await HistoryKeeper(store, EPOCH).merge("BTC-USD", live[2].open_time, live[2].open_time)
+    assert [(item.candle.interval, item.candle.volume, item.corrected) for item in changed] == [
+        ("1m", Decimal(10), True), ("5m", Decimal(50), True),
+    ]  # fmt: skip
+    assert all(bar.complete for bar in await stored(store, CONSOLIDATED))
+
+
 async def test_simulated_and_real_candles_are_not_compared(store: CandleRepository) -> None:
     await store.upsert([minute(0, "nobody", simulated=True)], origin=FROM_TICKS, epoch=EPOCH)
     await HistoryKeeper(store, EPOCH).take(page("nobody", [minute(0, "nobody", volume=Decimal(8))]))

@@ -112,6 +112,38 @@ def test_a_minute_that_one_venue_missed_in_part_is_not_complete_until_it_is_repa
     assert bars(repaired, "consolidated")[1].trades == 120
 
 
+def test_a_minute_that_one_venue_missed_altogether_is_not_complete_either() -> None:
+    market = an_hour_of(["coinbase", "kraken"], silent=["kraken"], repaired=[])
+    assert {at: bar.complete for at, bar in bars(market, "consolidated").items()} == {
+        0: False, 1: False, 2: False, 3: False, 4: False, 5: True,
+    }  # fmt: skip
+    assert list(market.to_merge()) == []  # the venue's own history is what is missing
+
+
+def test_what_could_not_be_counted_for_want_of_a_rate_is_to_be_merged() -> None:
+    known = True
+    market = ShardMarket(0, 1, lambda _quote, _now: Decimal(1) if known else None)
+    for second in range(400):
+        known = second not in DOWN
+        trade = Trade(
+            "BTC-USDT", second, Decimal(100), Decimal(1), "buy", START_US + second * 1_000_000,
+            START_US + second * 1_000_000 + 5_000,
+        )  # fmt: skip
+        market.on_batch(TickBatch(venue="binance", shard=0, epoch=1, seq=1, sent_us=0, trades=[trade]))
+        market.close_by_clock(START_US + second * 1_000_000 + 50_000)
+    usd = {
+        (event.bar.open_time * 1_000 - START_US) // MINUTE_US: event.bar
+        for symbol, source, event in market.closed
+        if (symbol, source, event.interval) == ("BTC-USD", "consolidated", "1m")
+    }
+    assert {at: (bar.trades, bar.complete) for at, bar in usd.items()} == {
+        0: (60, False), 1: (30, False), 2: (0, False), 3: (0, False), 4: (20, False), 5: (60, True),
+    }  # fmt: skip
+    assert [(symbol, (at * 1_000 - START_US) // MINUTE_US) for symbol, at in market.to_merge()] == [
+        ("BTC-USD", 1), ("BTC-USD", 2), ("BTC-USD", 3), ("BTC-USD", 4),
+    ]  # fmt: skip
+
+
 def test_longer_bars_are_complete_again_with_the_last_of_their_minutes() -> None:
     market = an_hour_of(["coinbase"], silent=["coinbase"], repaired=["coinbase"])
     (five,) = bars(market, "coinbase", "5m").values()

@@ -15,14 +15,9 @@ from cryptopulse.common.contracts.prices import STALE_AFTER_MS, ExcludedSource, 
 from cryptopulse.common.contracts.ticks import SNAPSHOT, Conflated, Quote, ReferencePrice, TickBatch, Trade
 from cryptopulse.common.contracts.values import CONSOLIDATED
 from cryptopulse.indicators.application.market_state import MarketState, TargetState, VenueState
+from cryptopulse.indicators.application.wholeness import are_whole, reached, witness_of
 from cryptopulse.indicators.domain.bars import EXACT, Run, summarise, summarise_conflated
-from cryptopulse.indicators.domain.candle_series import (
-    DENSE_ID_VENUES,
-    CandleSeries,
-    Closed,
-    TooLate,
-    Witness,
-)
+from cryptopulse.indicators.domain.candle_series import DENSE_ID_VENUES, CandleSeries, Closed, TooLate
 from cryptopulse.indicators.domain.consolidated import SHOWN, Memory, SourceView, consolidate, source_price
 from cryptopulse.indicators.domain.day_stats import DayStats
 from cryptopulse.indicators.domain.seconds import GRACE_MS as SECOND_GRACE_MS
@@ -39,6 +34,7 @@ LATE_US: Final = 5_000_000
 """Trades older than this when they are received tell nothing of the price of now, and it nothing of theirs."""
 LIVE_US: Final = 10_000_000
 REFERENCE_US: Final = 900_000_000
+MOST_SPOILED: Final = 16
 CENT_MILLIONTHS: Final = Decimal("1E-8")
 
 Rate = Callable[[str, int], Decimal | None]
@@ -176,15 +172,14 @@ class ShardMarket:
             target.since_ms = now_us // 1_000 // MINUTE_MS * MINUTE_MS if first_answer else run.minute
         if lone or target.price is None or now_us - target.evaluated_us >= EVALUATE_US:
             self._evaluate(target, now_us)
-        price = target.price
-        if price is None or target.status in ("stale", "fallback"):
-            return
         if first_answer and run.minute < target.since_ms:
             return  # it holds trades of long ago: the first price is not that of their minutes
-        low = high = price
+        price = target.price
         rate = Decimal(1) if target.symbol == source.symbol else self._usd(source.symbol, now_us)
-        if rate is None:
+        if price is None or target.status in ("stale", "fallback") or rate is None:
+            self._spoil(target, run.minute)
             return
+        low = high = price
         is_single = lone and target.status == "single"
         if is_single:
             low, high = min(price, SHOWN.multiply(run.low, rate)), max(price, SHOWN.multiply(run.high, rate))
@@ -307,25 +302,30 @@ class ShardMarket:
             return
         oldest = series.minutes[0].open_time if series.minutes else series.closed_until
         if oldest + MINUTE_MS <= limit_ms:
-            witness = self._witness(series.symbol) if series.source == CONSOLIDATED else None
+            witness = None
+            if series.source == CONSOLIDATED:
+                witness = witness_of(self.state.targets[series.symbol], self._inputs[series.symbol])
             events = series.close_before(limit_ms, fill_quiet=is_live, witness=witness)
             self._collect(series.symbol, series.source, events)
 
-    def _witness(self, target: str) -> Witness:
-        """A consolidated minute is as complete as the bars of its venues; one that none of them has proves nothing."""
+    def _spoil(self, target: TargetState, open_ms: int) -> None:
+        """Trades of this minute could not be counted: it is not complete, and to be merged from the venues' own."""
+        if open_ms not in target.spoiled and (target.series.minutes or target.series.closed_until):
+            target.spoiled = [*target.spoiled, open_ms][-MOST_SPOILED:]
+            self._collect(target.symbol, CONSOLIDATED, target.series.declare(open_ms, complete=False))
 
-        def is_whole(open_ms: int) -> bool | None:
-            bars = [source.series.closed_minute(open_ms) for source in self._inputs[target]]
-            known = [bar.complete for bar in bars if bar is not None]
-            return all(known) if known else None
-
-        return is_whole
+    def to_merge(self) -> Iterator[tuple[str, int]]:
+        """Consolidated minutes, by symbol and open time, that are not complete though those of their venues are."""
+        for target in self.state.targets.values():
+            for open_ms in target.spoiled:
+                if are_whole(self._inputs[target.symbol], open_ms):
+                    yield target.symbol, open_ms
 
     def _agree(self, symbol: str, open_ms: int) -> None:
         """A venue's minute closed or was corrected: the consolidated ones that rest on it follow."""
         for target in self._targets[symbol]:
             if target.series.closed_minute(open_ms) is not None:
-                complete = self._witness(target.symbol)(open_ms)
+                complete = witness_of(target, self._inputs[target.symbol])(open_ms)
                 events = target.series.declare(open_ms, complete=bool(complete))
                 self._collect(target.symbol, CONSOLIDATED, events)
 
@@ -339,7 +339,8 @@ class ShardMarket:
             if event.interval == "1m":
                 self.stats_of(symbol, source).take(event.bar)
                 if source != CONSOLIDATED:
-                    self._agree(symbol, event.bar.open_time)
+                    for open_ms in reached(self.state.venues[f"{symbol}|{source}"].series, event.bar):
+                        self._agree(symbol, open_ms)
 
     def stats_of(self, symbol: str, source: str) -> DayStats:
         """The rolling day of a series, made on first use."""

@@ -62,6 +62,8 @@ class TargetState(msgspec.Struct, array_like=True):
     simulated: bool = False
     since_ms: int = 0
     """The minute in which it was first priced: what venues tell of those before in their first answers is left to history."""
+    spoiled: list[int] = []
+    """Open times of the newest minutes in which trades could not be counted, as there was no price or rate."""
 
 
 class MarketState(msgspec.Struct):

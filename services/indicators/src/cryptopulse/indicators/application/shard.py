@@ -49,6 +49,8 @@ LAGGING_US: Final = 1_000_000
 """Ticks that waited longer than this are folded without looking at forming indicators."""
 CAUGHT_UP_US: Final = 3_000_000
 """A queue that brought nothing for so long is empty."""
+MERGE_TRIES: Final = 3
+MOST_MERGES: Final = 10_000
 PART_SECONDS: Final = 0.005
 """So long the looks at forming bars hold the loop at once."""
 
@@ -101,6 +103,7 @@ class ShardWorker:
         self._acked: Delivery | None = None
         self._reload: dict[tuple[str, str], int] = {}
         self._holes = HoleSearch(store, requests)
+        self._merges: dict[tuple[str, int], int] = {}
         self._followed: set[tuple[str, str]] = set()
         self._restoring: dict[str, bytes] | None = None
         self._formed_ms = 0
@@ -490,14 +493,28 @@ class ShardWorker:
     async def ask_for_holes(self) -> None:
         """Ask for venue candles where minutes are missing, incomplete or came too late; each range a few times at most.
 
-        Bars that waited for the history of their rate are converted first.
+        Bars that waited for the history of their rate are converted first, and what could not be counted live is merged.
         """
         await self._restore()
         await self._note(await self._keeper.convert_late())
+        await self._merge_spoiled()
         late, self.market.too_late = self.market.too_late, set()
         late_total.inc(len(late))
         series = [venue.series for venue in self.market.state.venues.values()]
         await self._holes.ask(series, late, now_ms=self._clock.now_ms())
+
+    async def _merge_spoiled(self) -> None:
+        """Once its venues' bars are stored, and again twice: some may be stored, or end, later."""
+        spans: dict[str, list[int]] = {}
+        for symbol, minute in self.market.to_merge():
+            if self._merges.get((symbol, minute), 0) < MERGE_TRIES:
+                spans.setdefault(symbol, []).append(minute)
+        for symbol, minutes in spans.items():
+            await self._note(await self._keeper.merge(symbol, min(minutes), max(minutes)))
+            for minute in minutes:
+                self._merges[symbol, minute] = self._merges.get((symbol, minute), 0) + 1
+        while len(self._merges) > MOST_MERGES:
+            del self._merges[next(iter(self._merges))]
 
 
 def _feeds(pair: str, target: str) -> bool:

@@ -160,6 +160,14 @@ class HistoryKeeper:
         merged = merge_venues(symbol, rows)
         return await self._store.upsert(merged, origin=MERGED, epoch=self._epoch), missing
 
+    async def merge(self, symbol: str, first: int, last: int) -> list[Changed]:
+        """Merge stored minutes of the venues, by open time, into consolidated ones, and the longer bars over them."""
+        found = await self._consolidate(symbol, "1m", first, last)
+        for longer in DERIVED["1m"]:
+            start, end = open_time(first, longer), next_open(open_time(last, longer), longer)
+            found += await self._consolidate(symbol, longer, start, end - 1)
+        return found
+
     async def convert_late(self) -> list[Changed]:
         """Convert stored bars whose rate's history came after their own; answers every bar that was made or changed."""
         found: list[Changed] = []

@@ -136,19 +136,17 @@ class CandleSeries(msgspec.Struct, array_like=True):
         """
         self._settle()
         events: list[Closed | TooLate] = []
-        if witness is not None and fill_quiet:
-            fill_quiet = witness(self.closed_until) is not None
         while self.minutes and self.minutes[0].open_time + MINUTE_MS <= limit_ms:
             bar = self.minutes.pop(0)
             proven = self.next_id is not None and bar.first_id == self.next_id
             if not proven:
                 events += self._doubt(bar)
-            self._fill(bar.open_time, events, fill=proven or (fill_quiet and not self._misses(bar)))
+            self._fill(bar.open_time, events, proven or (fill_quiet and not self._misses(bar)), witness)
             self._judge(bar, None if witness is None else witness(bar.open_time))
             self._close_minute(bar, events)
         end = min(limit_ms, self.minutes[0].open_time) if self.minutes else limit_ms
         if fill_quiet:
-            self._fill(end - end % MINUTE_MS, events, fill=True)
+            self._fill(end - end % MINUTE_MS, events, True, witness)
         self._close_longer(end, events)
         return events
 
@@ -172,15 +170,18 @@ class CandleSeries(msgspec.Struct, array_like=True):
                 break
         return events
 
-    def _fill(self, until: int, events: list[Closed | TooLate], *, fill: bool) -> None:
+    def _fill(self, until: int, events: list[Closed | TooLate], fill: bool, witness: Witness | None) -> None:
         if not fill or not self.closed_until or not self.kept.get("1m"):
             return
         if until - self.closed_until > MAX_QUIET_MINUTES * MINUTE_MS:
             return
         last = self.kept["1m"][-1]
         while self.closed_until < until:
+            seen = witness is None or witness(self.closed_until)
+            if seen is None:
+                return
             bar = flat_bar(
-                self.closed_until, last.close, last_id=last.last_id, complete=True, simulated=self.simulated
+                self.closed_until, last.close, last_id=last.last_id, complete=seen, simulated=self.simulated
             )
             self._close_minute(bar, events)
 
@@ -277,6 +278,12 @@ class CandleSeries(msgspec.Struct, array_like=True):
             if bar.open_time == open_ms:
                 return bar
         return None
+
+    def lacks(self, open_ms: int) -> bool:
+        """True for a hole among the closed minutes that are at hand."""
+        kept = self.kept.get("1m", [])
+        inside = bool(kept) and kept[0].open_time < open_ms < self.closed_until
+        return inside and self.closed_minute(open_ms) is None
 
     def declare(self, open_ms: int, *, complete: bool) -> list[Closed | TooLate]:
         """Correct whether a closed minute is complete; nothing when it is so already, or no longer at hand."""
