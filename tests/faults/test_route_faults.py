@@ -6,7 +6,9 @@ import asyncio
 import os
 import random
 import signal
+import time
 from collections import Counter
+from decimal import Decimal
 from typing import Final
 
 import aio_pika
@@ -14,6 +16,7 @@ import asyncpg
 import pytest
 import redis.asyncio as redis_asyncio
 
+from tests.faults.judge import MINUTE_MS, minute_of
 from tests.faults.report import Report
 from tests.faults.route_case import route_case, until_fresh
 from tests.faults.stand import FIVE, Stand
@@ -22,6 +25,8 @@ pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(900
 
 VENUE_SECONDS = float(os.environ.get("CRYPTOPULSE_FAULT_VENUE_SECONDS", "600"))
 VENUE_RATE = float(os.environ.get("CRYPTOPULSE_FAULT_VENUE_RATE", "2000"))
+AWAY_SECONDS = 130
+RISING = (("binance", "BTC-USDT"), ("coinbase", "BTC-USDT"), ("coinbase", "BTC-USD"))
 REST_RATE = 80
 MEMORY_SLACK_MIB = 64
 FOLLOWED = (
@@ -393,6 +398,60 @@ async def test_21_paused_owner_is_fenced(stand: Stand) -> None:
     await stand.until(lambda: owns("indicators2", 2), what="the second has two shards", seconds=60)
     await route_case(stand, report, during)
     assert report.notes["refused"] != 0
+
+
+@pytest.mark.ingest
+async def test_16_ingestor_away(stand: Stand) -> None:
+    """Nobody hears the venues while prices rise by 2 % a minute: the minutes of then end with the prices of then."""
+    report = Report(16, f"ingestor away {AWAY_SECONDS} s while prices rise")
+    bars = """
+        SELECT s.source, c.open_time, c.open, c.high, c.low, c.close
+        FROM market.candles c JOIN market.series s ON s.id = c.series_id
+        WHERE s.symbol = 'BTC-USDT' AND c.bar_interval = '1m' AND c.open_time BETWEEN $1 AND $2
+    """
+    loop = asyncio.get_running_loop()
+    began_ms = minute_of(time.time() * 1000)
+
+    async def during() -> None:
+        for venue, symbol in RISING:
+            (row,) = await stand.rows(
+                "SELECT close FROM market.candles c JOIN market.series s ON s.id = c.series_id "
+                "WHERE s.source = $1 AND s.symbol = $2 AND c.bar_interval = '1m' ORDER BY open_time DESC LIMIT 1",
+                venue, symbol,
+            )  # fmt: skip
+            price = float(row["close"])
+            path = [[0, price], [AWAY_SECONDS + 30, price * (1 + AWAY_SECONDS / 3_000)]]
+            path.append([3_600, path[-1][1]])
+            script = {"venue": venue, "symbol": symbol, "path": path, "hold": True}
+            await stand.control("POST", "/script", json=script)
+        gone = loop.time()
+        stand.kill("ingestor")
+        await asyncio.sleep(AWAY_SECONDS)
+        stand.start("ingestor")
+        await stand.until_ready("ingestor")
+        report.notes["away_s"] = loop.time() - gone
+
+    async def fill() -> None:
+        rows = await stand.rows(bars, began_ms, minute_of(time.time() * 1000) - MINUTE_MS)
+        minutes: dict[int, dict[str, asyncpg.Record]] = {}
+        for row in rows:
+            minutes.setdefault(row["open_time"], {})[row["source"]] = row
+        report.notes["minutes"] = len(minutes)
+        wrong = []
+        for open_ms, by_source in minutes.items():
+            whole = by_source.pop("consolidated")
+            low = min(row["low"] for row in by_source.values()) * Decimal("0.998")
+            high = max(row["high"] for row in by_source.values()) * Decimal("1.002")
+            if not all(low <= whole[name] <= high for name in ("open", "high", "low", "close")):
+                wrong.append(f"{open_ms}: {dict(whole)} outside [{low}, {high}]")
+        assert len(minutes) > AWAY_SECONDS // 60
+        assert not wrong, wrong
+
+    try:
+        await route_case(stand, report, during, but=("ingestor",), fill=fill)
+    finally:
+        for venue, symbol in RISING:
+            await stand.control("DELETE", f"/script/{venue}/{symbol}")
 
 
 @pytest.mark.owners
