@@ -143,7 +143,9 @@ class Client:
         offset = frame["offset"]
         if frame["type"] == "snapshot":
             if frame["epoch"] != epoch:
-                self.tally.lost["epoch"] += epoch != "0"
+                # One that had nothing to tell since its shard changed hands, before we came, says so only now.
+                known = {place[0] for place in self.places.values()}
+                self.tally.lost["epoch"] += epoch != "0" and frame["epoch"] not in known
                 self.places[series] = (frame["epoch"], offset)
             return
         if offset == last and not frame["data"].get("closed", True):
