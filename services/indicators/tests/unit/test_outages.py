@@ -144,6 +144,19 @@ def test_what_could_not_be_counted_for_want_of_a_rate_is_to_be_merged() -> None:
     ]  # fmt: skip
 
 
+def test_the_first_trade_after_a_silence_counts_at_once() -> None:
+    """Also when the price has been looked at, and found stale, a moment before."""
+    market = ShardMarket(0, 1, lambda _quote, _now: None)
+    for venue in ("coinbase", "kraken"):
+        feed(market, venue, [0], received=0)
+    market.price_updates(START_US + 45_000_000)
+    assert market.state.targets["BTC-USD"].status == "stale"
+    market.state.now_us = START_US + 45_000_000
+    feed(market, "coinbase", [45], received=45)
+    assert market.state.targets["BTC-USD"].series.minute(START_US // 1_000).trades == 3  # type: ignore[union-attr]  # it is there
+    assert market.state.targets["BTC-USD"].spoiled == []
+
+
 def test_longer_bars_are_complete_again_with_the_last_of_their_minutes() -> None:
     market = an_hour_of(["coinbase"], silent=["coinbase"], repaired=["coinbase"])
     (five,) = bars(market, "coinbase", "5m").values()

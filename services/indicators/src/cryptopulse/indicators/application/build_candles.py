@@ -35,6 +35,7 @@ LATE_US: Final = 5_000_000
 LIVE_US: Final = 10_000_000
 REFERENCE_US: Final = 900_000_000
 MOST_SPOILED: Final = 16
+NO_PRICE_OF_NOW: Final = frozenset({"stale", "fallback"})
 CENT_MILLIONTHS: Final = Decimal("1E-8")
 
 Rate = Callable[[str, int], Decimal | None]
@@ -170,13 +171,14 @@ class ShardMarket:
         lone = len(self._inputs[target.symbol]) == 1
         if target.price is None and not (target.series.minutes or target.series.closed_until):
             target.since_ms = now_us // 1_000 // MINUTE_MS * MINUTE_MS if first_answer else run.minute
-        if lone or target.price is None or now_us - target.evaluated_us >= EVALUATE_US:
+        is_old = target.price is None or target.status in NO_PRICE_OF_NOW
+        if lone or is_old or now_us - target.evaluated_us >= EVALUATE_US:
             self._evaluate(target, now_us)
         if first_answer and run.minute < target.since_ms:
             return  # it holds trades of long ago: the first price is not that of their minutes
         price = target.price
         rate = Decimal(1) if target.symbol == source.symbol else self._usd(source.symbol, now_us)
-        if price is None or target.status in ("stale", "fallback") or rate is None:
+        if price is None or target.status in NO_PRICE_OF_NOW or rate is None:
             self._spoil(target, run.minute)
             return
         low = high = price
@@ -356,7 +358,7 @@ class ShardMarket:
         updates = []
         limit = now_us - STALE_AFTER_MS * 1000
         for target in self.state.targets.values():
-            aged = target.received_us < limit and target.status not in ("stale", "fallback")
+            aged = target.received_us < limit and target.status not in NO_PRICE_OF_NOW
             if target.symbol in self.dirty_targets or aged:
                 self._evaluate(target, max(now_us, self.state.now_us) if aged else self.state.now_us)
                 if target.price is not None:
