@@ -170,7 +170,8 @@ class Consumer:
         if channel is None or channel.is_closed or upto.epoch != self._epoch:
             return
         with contextlib.suppress(Exception):  # the channel ended meanwhile: the broker delivers again
-            await channel.basic_ack(upto.tag, multiple=True, wait=False)
+            async with asyncio.timeout(ANSWERED_WITHIN_SECONDS):
+                await channel.basic_ack(upto.tag, multiple=True, wait=False)
 
     async def bind(self, exchange: str, key: str) -> None:
         """Add a binding; kept for later channels, of which the next one follows where this one does not answer."""
@@ -242,6 +243,7 @@ class Consumer:
             try:
                 with consumed(self.queue.topic, delivery.routing_key, delivery.headers, self.queue.consumer):
                     await self._handler(delivery)
+                self._idle.set()  # whoever waits for the handler must not wait for a channel that takes nothing any more
                 break
             except Unavailable as error:
                 if not self._durable or loop.time() - started > HELD_SECONDS:
@@ -270,6 +272,7 @@ class Consumer:
 
     async def _again(self, channel: Channel, delivery: Received, error: Exception) -> None:
         """Durable: back to the queue after a pause, until the broker's delivery limit. Live: dropped and counted."""
+        self._idle.set()
         outcome = "retried" if self._durable else "dropped"
         handled_total.labels(self.queue.topic.name, self.queue.consumer, outcome).inc()
         log.warning(
@@ -284,6 +287,7 @@ class Consumer:
         await channel.basic_nack(delivery.tag, requeue=self._durable)
 
     async def _refuse(self, channel: Channel, tag: int, raw: DeliveredMessage, error: Exception) -> None:
+        self._idle.set()
         outcome = "dead_lettered" if self._durable else "dropped"
         handled_total.labels(self.queue.topic.name, self.queue.consumer, outcome).inc()
         log.error(
