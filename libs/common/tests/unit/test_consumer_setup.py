@@ -11,9 +11,19 @@ import pytest
 from cryptopulse.common.bus import consumer as module
 from cryptopulse.common.bus.consumer import Consumer
 from cryptopulse.common.bus.deliveries import Received
-from cryptopulse.common.bus.protocols import Delivery
+from cryptopulse.common.bus.protocols import Delivery, Handler
 from cryptopulse.common.contracts.topics import TICKS, Queue
 from cryptopulse.common.errors import BusUnavailable, Retryable
+
+
+def a_consumer(handler: Handler) -> Consumer:
+    queue = Queue(consumer="test", topic=TICKS, bindings=("batch.#",), exclusive=True)
+    return Consumer(queue, handler, prefetch=1, manual_ack=False, name="", now_us=lambda: 0)
+
+
+async def never(*_: Any, **__: Any) -> Any:
+    """No answer."""
+    await asyncio.Event().wait()
 
 
 async def test_a_connection_that_answers_nothing_any_more_is_given_up(
@@ -22,12 +32,8 @@ async def test_a_connection_that_answers_nothing_any_more_is_given_up(
     """As one whose reader has just ended: open by its own word, and no answer will ever be read."""
     monkeypatch.setattr(module, "ANSWERED_WITHIN_SECONDS", 0.05)
 
-    async def never(*_: Any, **__: Any) -> Any:
-        await asyncio.Event().wait()
-
     connection: Any = SimpleNamespace(transport=SimpleNamespace(connection=SimpleNamespace(channel=never)))
-    queue = Queue(consumer="test", topic=TICKS, bindings=("batch.#",), exclusive=True)
-    consumer = Consumer(queue, never, prefetch=1, manual_ack=False, name="", now_us=lambda: 0)
+    consumer = a_consumer(never)
     with pytest.raises(BusUnavailable, match="does not answer"):
         await asyncio.wait_for(consumer.establish(connection), 5)
     assert not consumer.active
@@ -38,15 +44,11 @@ async def test_a_binding_that_nobody_answers_is_kept_for_the_next_channel(
 ) -> None:
     monkeypatch.setattr(module, "ANSWERED_WITHIN_SECONDS", 0.05)
 
-    async def never(*_: Any, **__: Any) -> Any:
-        await asyncio.Event().wait()
-
     async def refused(*_: Any, **__: Any) -> Any:
         raise ConnectionResetError
 
-    queue = Queue(consumer="test", topic=TICKS, bindings=("batch.#",), exclusive=True)
     for answer in (never, refused):
-        consumer = Consumer(queue, never, prefetch=1, manual_ack=False, name="", now_us=lambda: 0)
+        consumer = a_consumer(never)
         channel: Any = SimpleNamespace(is_closed=False, consumers={"tag": None}, queue_bind=answer)
         consumer._channel, consumer._tag = channel, "tag"
         before = consumer.active
@@ -100,10 +102,7 @@ async def test_an_ack_that_a_dead_channel_never_takes_does_not_hold_up_the_next_
 
     monkeypatch.setattr(module, "open_channel", opened)
     monkeypatch.setattr(module, "declare_queue", declared)
-    consumer = Consumer(
-        Queue(consumer="test", topic=TICKS, bindings=("batch.#",), exclusive=True),
-        handler, prefetch=1, manual_ack=False, name="", now_us=lambda: 0,
-    )  # fmt: skip
+    consumer = a_consumer(handler)
     first, second = _Channel(), _Channel()
     raw = SimpleNamespace(delivery_tag=1, header=SimpleNamespace(properties=SimpleNamespace(message_id="1")))
     await consumer.establish(cast("Any", first))
@@ -112,5 +111,6 @@ async def test_an_ack_that_a_dead_channel_never_takes_does_not_hold_up_the_next_
     first.is_closed = True
     await asyncio.wait_for(consumer.establish(cast("Any", second)), 5)
     assert consumer.active
-    await asyncio.wait_for(consumer.close(), 5)
     await asyncio.wait_for(consumer.ack(Received(None, "", "", tag=1, epoch=2)), 5)
+    assert second.stuck.is_set()  # by hand it was asked for, and given up
+    await asyncio.wait_for(consumer.close(), 5)
